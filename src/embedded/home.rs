@@ -1,0 +1,244 @@
+//! The data directory: its layout and access rights, the owner's lock, port, password and log.
+//! Not here: what is inside the cluster (see `cluster`), and running it (see `server`).
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::account::Account;
+use super::error::{EmbeddedError, io_error};
+use super::pidfile::{self, Found};
+use super::{Connection, NAME};
+
+/// The system allows 103 bytes (macOS) or 107 (Linux) for the path of a socket.
+const SOCKET_PATH_MAX: usize = 100;
+/// Where ports are chosen from: below the range outgoing connections take theirs from, so that the
+/// remembered one is still free at the next start.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const LOG_MAX_BYTES: u64 = 16 << 20;
+/// How much of the log an error shows.
+const TAIL_BYTES: u64 = 2048;
+
+/// A data directory owned by this process.
+pub(super) struct Home {
+    /// Absolute, without links.
+    pub(super) dir: PathBuf,
+    pub(super) account: Account,
+    pub(super) socket_dir: PathBuf,
+    /// Locked while this lives; the system unlocks it when the process dies, however it does.
+    _lock: File,
+}
+
+impl Home {
+    /// Makes the directory when missing, takes possession of it, and prepares it for the account
+    /// Postgres will run as.
+    pub(super) fn open(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let account = Account::for_cluster(&pgdata(data_dir))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(account.data_dir_mode())
+            .create(data_dir)
+            .map_err(io_error("create", data_dir))?;
+        let dir = data_dir.canonicalize().map_err(io_error("find", data_dir))?;
+        let lock = lock(&dir)?;
+        if !account.may_enter(&dir) {
+            let mode = Permissions::from_mode(account.data_dir_mode());
+            fs::set_permissions(&dir, mode).map_err(io_error("open up", &dir))?;
+        }
+        account.check_reach(&dir)?;
+        let socket_dir = make_socket_dir(&dir, &account)?;
+        Ok(Self { dir, account, socket_dir, _lock: lock })
+    }
+
+    pub(super) fn pgdata(&self) -> PathBuf {
+        pgdata(&self.dir)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.dir.join("postgres.log")
+    }
+
+    pub(super) fn password_file(&self) -> PathBuf {
+        password_file(&self.dir)
+    }
+
+    /// How to connect to the server of this directory when it listens on `port`.
+    pub(super) fn connection(&self, port: u16) -> Result<Connection, EmbeddedError> {
+        connection(&self.dir, self.socket_dir.clone(), port)
+            .ok_or_else(|| EmbeddedError::NoPassword { path: self.password_file() })
+    }
+
+    /// The port to serve on: `forced`, else that of a server still running from before, else the
+    /// remembered one if it is free, else a free one.
+    pub(super) fn choose_port(&self, forced: Option<u16>) -> Result<u16, EmbeddedError> {
+        let running = match pidfile::look(&self.pgdata()) {
+            Found::Live(file) => Some(file.port),
+            _ => None,
+        };
+        if let Some(port) = forced {
+            let usable = running == Some(port) || is_free(port);
+            return if usable { Ok(port) } else { Err(EmbeddedError::PortTaken { port }) };
+        }
+        let path = self.dir.join("port");
+        let remembered = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(port) = running.or(remembered.filter(|&port| is_free(port))) {
+            return Ok(port);
+        }
+        let port = free_port().map_err(io_error("find a free port for", &self.dir))?;
+        fs::write(&path, format!("{port}\n")).map_err(io_error("write", &path))?;
+        Ok(port)
+    }
+
+    /// Opens the log for a server about to start; a long one is put aside first.
+    pub(super) fn open_log(&self) -> Result<File, EmbeddedError> {
+        let path = self.log();
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
+            fs::rename(&path, path.with_extension("log.1")).map_err(io_error("rename", &path))?;
+        }
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("open", &path))
+    }
+
+    /// The last lines of the log, for an error message.
+    pub(super) fn log_tail(&self) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = File::open(self.log()) {
+            let length = file.metadata().map_or(0, |meta| meta.len());
+            let _ = file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)));
+            let _ = file.take(TAIL_BYTES).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+}
+
+fn pgdata(dir: &Path) -> PathBuf {
+    dir.join("postgres")
+}
+
+fn password_file(dir: &Path) -> PathBuf {
+    dir.join("password")
+}
+
+/// The connection of the data directory `dir`; `None` without a password.
+fn connection(dir: &Path, socket_dir: PathBuf, port: u16) -> Option<Connection> {
+    let password = fs::read_to_string(password_file(dir)).ok()?.trim().to_owned();
+    let (user, database) = (NAME.to_owned(), NAME.to_owned());
+    (!password.is_empty()).then_some(Connection { socket_dir, port, user, password, database })
+}
+
+/// See [`super::running`].
+pub(super) fn running(data_dir: &Path) -> Option<Connection> {
+    let dir = data_dir.canonicalize().ok()?;
+    match pidfile::look(&pgdata(&dir)) {
+        Found::Live(file) => connection(&dir, file.socket_dir?, file.port),
+        _ => None,
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, EmbeddedError> {
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EmbeddedError::Locked { data_dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+    }
+}
+
+/// The folder of the socket: `run` in the data directory, or one in /tmp when that path is too
+/// long for a socket or has signs the server's setting would need quoted.
+fn make_socket_dir(dir: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {
+    let run = dir.join("run");
+    let longest = run.join(".s.PGSQL.65535");
+    let plain = run.to_str().is_some_and(|text| !text.contains([',', '"', '\n']));
+    let path = if plain && longest.as_os_str().len() <= SOCKET_PATH_MAX {
+        run
+    } else {
+        let mut hasher = DefaultHasher::new();
+        dir.hash(&mut hasher);
+        PathBuf::from(format!("/tmp/tollgate-{:016x}", hasher.finish()))
+    };
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Ok(()) => account.give(&path).map_err(io_error("change the owner of", &path))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io_error("create", &path)(error)),
+    }
+    // Anybody may have made a folder of this name in /tmp, and would then get our password.
+    let meta = fs::symlink_metadata(&path).map_err(io_error("inspect", &path))?;
+    if !meta.is_dir() || meta.uid() != account.uid() || meta.mode() & 0o077 != 0 {
+        return Err(EmbeddedError::UnsafeSocketDir { dir: path });
+    }
+    Ok(path)
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn free_port() -> io::Result<u16> {
+    let tries = std::iter::repeat_with(|| rand::random_range(PORTS)).take(100);
+    match tries.into_iter().find(|&port| is_free(port)) {
+        Some(port) => Ok(port),
+        None => Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()),
+    }
+}
+
+/// Writes a file only its owner can read so that it is either all there or not at all.
+pub(super) fn write_private(path: &Path, text: &str, account: &Account) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    account.give(&draft)?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_put_aside_and_its_tail_is_short() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        fs::write(home.log(), vec![b'x'; usize::try_from(LOG_MAX_BYTES).unwrap() + 1]).unwrap();
+        assert_eq!(home.log_tail().len() as u64, TAIL_BYTES);
+        writeln!(home.open_log().unwrap(), "first").unwrap();
+        writeln!(home.open_log().unwrap(), "second").unwrap();
+        assert_eq!(home.log_tail(), "first\nsecond");
+        assert!(dir.path().join("postgres.log.1").exists());
+    }
+
+    #[test]
+    fn the_port_is_remembered_replaced_when_taken_and_refused_when_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let first = home.choose_port(None).unwrap();
+        assert_eq!(home.choose_port(None).unwrap(), first);
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).unwrap();
+        let second = home.choose_port(None).unwrap();
+        assert_ne!(second, first);
+        assert_eq!(home.choose_port(None).unwrap(), second);
+        let error = home.choose_port(Some(first)).unwrap_err();
+        assert!(matches!(error, EmbeddedError::PortTaken { port } if port == first));
+    }
+
+    #[test]
+    fn a_socket_folder_open_to_others_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let error = Home::open(dir.path()).err().unwrap();
+        assert!(matches!(error, EmbeddedError::UnsafeSocketDir { .. }), "{error}");
+    }
+}

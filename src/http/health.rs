@@ -1,0 +1,179 @@
+//! `/healthz` and `/readyz`: whether the process turns, and whether it can take events.
+//! Only looks; what is done about a sick part is up to that part.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::HttpResponse;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::Data;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::ingest::queue::Queue;
+use crate::shutdown::Phase;
+use crate::store::migrations::{self, SchemaState};
+use crate::store::status;
+
+/// Longest wait for one part, so that a probe always gets its answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Free space under which the embedded database counts as failing, and as nearly so: Postgres
+/// stops at a full disk, and needs some to recover.
+const DISK_FAIL: u64 = 256 << 20;
+const DISK_WARN: u64 = 2 << 30;
+
+/// Share of the queue's bounds from which on it counts as nearly full, in percent.
+const QUEUE_WARN: usize = 80;
+
+/// What readiness looks at.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub pool: PgPool,
+    pub queue: Arc<Queue>,
+    pub phase: Phase,
+    /// The data directory, if the database is embedded.
+    pub embedded: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// Works, but somebody should look.
+    Warn,
+    Fail,
+}
+
+/// One part's state.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    pub status: Status,
+    pub latency_ms: f64,
+    pub message: String,
+}
+
+/// The body of `/readyz`.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    pub status: Status,
+    pub database: Part,
+    pub migrations: Part,
+    pub intake_queue: Part,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Part>,
+    pub shutdown: Part,
+}
+
+/// `GET /healthz`.
+pub async fn healthz() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(serde_json::json!({"status": "ok"}))
+}
+
+/// `GET /readyz`.
+pub async fn readyz(parts: Data<Parts>) -> HttpResponse {
+    let readiness = parts.examine().await;
+    let mut response = match readiness.status {
+        Status::Ok | Status::Warn => HttpResponse::Ok(),
+        Status::Fail => HttpResponse::ServiceUnavailable(),
+    };
+    response.insert_header((CACHE_CONTROL, "no-store")).json(readiness)
+}
+
+impl Parts {
+    /// Asks every part, at most [`CHECK_TIMEOUT`] each.
+    pub async fn examine(&self) -> Readiness {
+        let (database, migrations) = tokio::join!(self.database(), self.migrations());
+        let intake_queue = self.intake_queue();
+        let disk = self.embedded.as_deref().map(disk);
+        let shutdown = self.shutdown();
+        let status = [&database, &migrations, &intake_queue, &shutdown]
+            .into_iter()
+            .chain(&disk)
+            .map(|part| part.status)
+            .max_by_key(|status| *status as u8)
+            .unwrap_or(Status::Ok);
+        Readiness { status, database, migrations, intake_queue, disk, shutdown }
+    }
+
+    async fn database(&self) -> Part {
+        let pool = self.pool.clone();
+        timed(async move { status::ping(&pool).await.map(|()| (Status::Ok, "answers".to_owned())) })
+            .await
+    }
+
+    async fn migrations(&self) -> Part {
+        let pool = self.pool.clone();
+        timed(async move {
+            migrations::state(&pool).await.map(|state| match state {
+                SchemaState::Current { version } => (Status::Ok, format!("schema {version}")),
+                SchemaState::Ahead { version, wanted } => {
+                    (Status::Warn, format!("schema {version} is newer than this binary's {wanted}"))
+                }
+                SchemaState::Behind { version, wanted } => (
+                    Status::Fail,
+                    format!("schema {version}, wanted {wanted}: run tollgate migrate"),
+                ),
+            })
+        })
+        .await
+    }
+
+    fn intake_queue(&self) -> Part {
+        let depth = self.queue.depth();
+        let share =
+            (depth.events * 100 / depth.limits.events).max(depth.bytes * 100 / depth.limits.bytes);
+        let status = match share {
+            100.. => Status::Fail,
+            QUEUE_WARN.. => Status::Warn,
+            _ => Status::Ok,
+        };
+        let message =
+            format!("{} events, {} bytes waiting ({share} % full)", depth.events, depth.bytes);
+        Part { status, latency_ms: 0.0, message }
+    }
+
+    fn shutdown(&self) -> Part {
+        let (status, message) = if self.phase.draining() {
+            (Status::Fail, "shutting down")
+        } else {
+            (Status::Ok, "not asked for")
+        };
+        Part { status, latency_ms: 0.0, message: message.to_owned() }
+    }
+}
+
+/// Runs a check in a task of its own, which neither the timeout nor a client that hangs up
+/// cancels half-way (see `store::connect`).
+async fn timed<E: std::fmt::Display + Send + 'static>(
+    check: impl Future<Output = Result<(Status, String), E>> + Send + 'static,
+) -> Part {
+    let start = Instant::now();
+    let (status, message) = match tokio::time::timeout(CHECK_TIMEOUT, tokio::spawn(check)).await {
+        Ok(Ok(Ok(answer))) => answer,
+        Ok(Ok(Err(error))) => (Status::Fail, error.to_string()),
+        Ok(Err(error)) => (Status::Fail, error.to_string()),
+        Err(_) => (Status::Fail, format!("no answer within {CHECK_TIMEOUT:?}")),
+    };
+    Part { status, latency_ms: start.elapsed().as_secs_f64() * 1e3, message }
+}
+
+fn disk(data_dir: &std::path::Path) -> Part {
+    let start = Instant::now();
+    let (status, message) = match nix::sys::statvfs::statvfs(data_dir) {
+        Err(error) => (Status::Fail, format!("{}: {error}", data_dir.display())),
+        Ok(stat) => {
+            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
+            let status = match free {
+                ..DISK_FAIL => Status::Fail,
+                DISK_FAIL..DISK_WARN => Status::Warn,
+                DISK_WARN.. => Status::Ok,
+            };
+            (status, format!("{} MiB free for {}", free >> 20, data_dir.display()))
+        }
+    };
+    Part { status, latency_ms: start.elapsed().as_secs_f64() * 1e3, message }
+}

@@ -1,0 +1,10 @@
+pub mod clock;
+pub mod embedded;
+pub mod fixtures;
+pub mod http;
+pub mod ingest;
+pub mod settings;
+pub mod shutdown;
+pub mod store;
+pub mod stripe;
+pub mod telemetry;

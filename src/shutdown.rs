@@ -1,0 +1,53 @@
+//! The order in which the gateway goes down, as phases that its parts look at, and the signals
+//! that start it. What each phase does to which part is wired in `startup`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Whether shutdown has begun. Readiness and the `Connection` header follow it.
+#[derive(Clone, Debug, Default)]
+pub struct Phase(Arc<AtomicBool>);
+
+impl Phase {
+    /// True from the first signal on.
+    pub fn draining(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn begin_draining(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Exit code after a second signal: 128 + SIGINT, as shells report it.
+const ABORTED: i32 = 130;
+
+/// Cancels the token on SIGTERM or SIGINT; ends the process at once on a second one.
+///
+/// # Errors
+/// If signal handlers cannot be installed.
+pub fn on_signal() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let requested = token.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                tracing::info!("shutting down; a second signal aborts");
+                requested.cancel();
+            } else {
+                tracing::warn!("aborted by a second signal");
+                std::process::exit(ABORTED);
+            }
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,71 @@
+//! Questions about the database as a whole: is it there, is it safe, what is in it.
+//! Judges nothing: health and `check` turn the answers into advice.
+
+use sqlx::{PgPool, Row};
+
+use super::StoreError;
+
+/// Answers if the database does.
+pub async fn ping(pool: &PgPool) -> Result<(), StoreError> {
+    sqlx::query("SELECT 1").execute(pool).await?;
+    Ok(())
+}
+
+/// What `check` and start-up need to know about the server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// As in `server_version_num`: 150018 is 15.18.
+    pub version: i32,
+    /// Settings without which a commit may be lost, and that are off.
+    pub unsafe_settings: Vec<String>,
+    /// Whether the role may create schemas in the database, or the schema is there already.
+    pub may_create: bool,
+}
+
+pub async fn server(pool: &PgPool) -> Result<Server, StoreError> {
+    let row = sqlx::query(
+        "SELECT current_setting('server_version_num')::int,
+                (SELECT coalesce(array_agg(name::text ORDER BY name), '{}') FROM pg_settings
+                 WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'),
+                has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('tollgate') IS NOT NULL",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Server {
+        version: row.try_get(0)?,
+        unsafe_settings: row.try_get(1)?,
+        may_create: row.try_get(2)?,
+    })
+}
+
+/// One line of what the log holds.
+#[derive(Clone, Debug)]
+pub struct TypeCount {
+    pub event_type: String,
+    pub events: i64,
+    pub objects: i64,
+}
+
+/// How many events of each type there are, most first.
+pub async fn type_counts(pool: &PgPool) -> Result<Vec<TypeCount>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT type, count(*), count(DISTINCT object_id) FROM tollgate.events GROUP BY type ORDER BY 2 DESC, 1",
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(TypeCount {
+                event_type: row.try_get(0)?,
+                events: row.try_get(1)?,
+                objects: row.try_get(2)?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(StoreError::from)
+}
+
+/// How many bodies are in quarantine.
+pub async fn quarantined(pool: &PgPool) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM tollgate.quarantine").fetch_one(pool).await?)
+}

@@ -1,0 +1,37 @@
+//! Where logs go and how they look. What is logged is up to each part, at its boundary.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::LogSettings;
+
+/// Lines that may wait for a slow terminal or pipe; beyond that they are dropped, because a stuck
+/// log must not hold up money.
+const BUFFERED_LINES: usize = 16 * 1024;
+
+/// Starts logging to standard error; standard output is for what a command has to say. Keep the
+/// guard: dropping it writes out what is still buffered.
+///
+/// # Errors
+/// If the filter is malformed or logging was started before.
+pub fn start(settings: &LogSettings) -> anyhow::Result<WorkerGuard> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(BUFFERED_LINES)
+        .lossy(true)
+        .finish(stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(settings.filter.parse::<EnvFilter>()?)
+        .with_writer(writer)
+        .with_target(false);
+    let started = if settings.json {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    } else {
+        builder
+            .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))?;
+    Ok(guard)
+}
