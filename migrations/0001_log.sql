@@ -1,6 +1,6 @@
 -- The log: what Stripe sent, once, exactly as it was sent, and the order in which it was committed.
 
-CREATE SCHEMA IF NOT EXISTS tollgate;
+-- The schema itself is made before the first migration, to keep the list of migrations in.
 COMMENT ON SCHEMA tollgate IS 'Stripe events as received, and what is done with them';
 
 -- Events -------------------------------------------------------------------------------------
@@ -159,8 +159,9 @@ COMMENT ON COLUMN tollgate.events.raw IS 'The body as received, byte for byte. A
 
 CREATE FUNCTION tollgate.payload(raw bytea) RETURNS json
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN convert_from(raw, 'UTF8')::json;
-COMMENT ON FUNCTION tollgate.payload IS 'An event''s body as json. (jsonb would refuse \u0000, which is legal in Stripe''s JSON.)';
+    RETURN CASE WHEN position('\\u0000'::bytea IN raw) = 0 THEN convert_from(raw, 'UTF8')
+                ELSE regexp_replace(convert_from(raw, 'UTF8'), '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g') END::json;
+COMMENT ON FUNCTION tollgate.payload IS 'An event''s body as json, with the escape \u0000, which is legal in JSON but which Postgres cannot make text of, as \ufffd';
 
 -- Writing ------------------------------------------------------------------------------------
 -- Two steps, so that what depends on an event (billing tables, handlers) can run between them:

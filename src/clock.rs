@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use time::{Date, OffsetDateTime};
+
 /// A source of wall-clock time, cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
@@ -29,6 +31,18 @@ impl Clock {
         (self.0)()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// The time in UTC.
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        (self.0)().into()
+    }
+
+    /// The day in UTC.
+    #[must_use]
+    pub fn date(&self) -> Date {
+        self.now().date()
     }
 }
 

@@ -1,10 +1,36 @@
+//! Tollgate takes Stripe's webhooks and makes of each signed event one committed Postgres
+//! transaction.
+//!
+//! The way of an event, and the modules on it:
+//!
+//! ```text
+//! bytes -> stripe::signature -> stripe::event -> ingest::queue -> ingest::writer -> store -> COMMIT -> 200
+//! ```
+//!
+//! | module | what lives there | imports |
+//! |---|---|---|
+//! | [`stripe`] | the domain, pure: signature, event | nothing of ours |
+//! | [`store`] | the only SQL | `stripe` |
+//! | [`ingest`] | the webhook route, the queue, the writers | `stripe`, `store` |
+//! | [`maintain`] | partitions, retention | `store` |
+//! | [`http`] | the listener, health, log lines, errors on the wire | all above |
+//! | [`startup`] | wires the parts, takes them down in order | all above |
+//! | [`cli`] | one file per subcommand | all above |
+//!
+//! Beside the way stand [`settings`], [`clock`], [`telemetry`], [`shutdown`], [`embedded`] (the
+//! private Postgres), [`fixtures`] (sample events) and [`http_client`].
+
+pub mod cli;
 pub mod clock;
 pub mod embedded;
 pub mod fixtures;
 pub mod http;
+pub mod http_client;
 pub mod ingest;
+pub mod maintain;
 pub mod settings;
 pub mod shutdown;
+pub mod startup;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;

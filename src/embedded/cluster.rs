@@ -118,7 +118,11 @@ async fn create_database(
     let mut command = home.account.command(&install.bin_dir.join("postgres"), &home.dir);
     command.arg("--single").arg("-D").arg(draft);
     command.args(["-c", "exit_on_error=true", "-c", "log_checkpoints=off", "template1"]);
-    let sql = format!("CREATE DATABASE {NAME} OWNER {NAME}\n");
+    // The role's name is also that of our schema, which the default search path would put first:
+    // tables that a user makes by hand belong into `public`. One command to a line.
+    let sql = format!(
+        "CREATE DATABASE {NAME} OWNER {NAME}\nALTER DATABASE {NAME} SET search_path = public\n"
+    );
     run(home, "postgres --single", command, sql.as_bytes()).await
 }
 

@@ -1,6 +1,7 @@
 //! The life of the embedded server: start or adopt it, wait until it is ready, watch it, stop it.
 //! Not here: finding Postgres, and what lies in the data directory.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -39,6 +40,15 @@ pub struct Postgres {
     process: Mutex<Option<Process>>,
     /// Of the process above, readable while a restart holds the mutex; 0 for none.
     pid: AtomicI32,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("connection", &self.connection)
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Postgres {

@@ -101,13 +101,13 @@ pub async fn stamp<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
-    let draining = request.app_data::<Data<Phase>>().is_some_and(|phase| phase.draining());
+    let phase = request.app_data::<Data<Phase>>().cloned();
     let mut response = next.call(request).await?;
     let id = response.request().extensions().get::<Started>().map(|started| started.id.clone());
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    if draining {
+    if phase.is_some_and(|phase| phase.draining()) {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)

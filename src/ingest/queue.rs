@@ -50,6 +50,11 @@ impl Submission {
         // A client that hung up is no concern of the writer's: the event is kept all the same.
         drop(self.waiter.send(answer));
     }
+
+    /// Tells the waiter that its work was not written in time.
+    pub fn come_back(self) {
+        self.answer(Err(Unavailable::Database));
+    }
 }
 
 /// How much may wait, and how much is taken at once.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::Unavailable;
 use super::queue::{Limits, Outcome, Queue, Submission, Work};
 use crate::store::connect::Database;
-use crate::store::events::{self, NewEvent, Notify};
+use crate::store::events::{self, NewEvent, Notify, Recorded};
 use crate::store::quarantine::{self, Quarantined};
 use crate::store::{Fault, StoreError};
 
@@ -66,7 +66,7 @@ impl Writer {
         let mut events = Vec::with_capacity(batch.len());
         for submission in batch {
             if submission.deadline <= now {
-                submission.answer(Err(Unavailable::Database));
+                submission.come_back();
             } else if let Work::Quarantine(body) = &submission.work {
                 let answer = self.quarantine(body, submission.deadline).await;
                 submission.answer(answer);
@@ -81,67 +81,52 @@ impl Writer {
     /// Commits the events together; if the database refuses one of them, each by itself, so that
     /// a poison event takes no neighbour down.
     async fn commit(&mut self, submissions: Vec<Submission>) {
-        let Some(deadline) = submissions.iter().map(|submission| submission.deadline).min() else {
-            return;
-        };
-        match self.append(&submissions, deadline).await {
-            Ok(positions) => answer_all(submissions, &positions),
-            Err(GivenUp::Late) => {
-                for submission in submissions {
-                    submission.answer(Err(Unavailable::Database));
-                }
-            }
-            Err(GivenUp::Refused(why)) if submissions.len() == 1 => {
-                for submission in submissions {
-                    let answer = self.set_aside(&submission, &why).await;
-                    submission.answer(answer);
-                }
-            }
+        match self.append(&submissions).await {
+            Ok(positions) => answer_all(submissions, positions),
+            Err(GivenUp::Late) => submissions.into_iter().for_each(Submission::come_back),
             Err(GivenUp::Refused(_)) => {
                 for submission in submissions {
-                    Box::pin(self.commit(vec![submission])).await;
+                    self.commit_alone(submission).await;
                 }
             }
         }
     }
 
+    async fn commit_alone(&mut self, submission: Submission) {
+        match self.append(std::slice::from_ref(&submission)).await {
+            Ok(positions) => answer_all(vec![submission], positions),
+            Err(GivenUp::Late) => submission.come_back(),
+            Err(GivenUp::Refused(why)) => self.set_aside(submission, why).await,
+        }
+    }
+
     /// Appends each distinct event of the batch, in key order; the positions of those that are new.
-    async fn append(
-        &mut self,
-        submissions: &[Submission],
-        deadline: Instant,
-    ) -> Result<Positions, GivenUp> {
-        let distinct: BTreeMap<_, _> = submissions
-            .iter()
-            .filter_map(|submission| event_of(submission))
-            .map(|event| (event.key(), event))
-            .collect();
+    async fn append(&mut self, submissions: &[Submission]) -> Result<Positions, GivenUp> {
+        let Some(deadline) = submissions.iter().map(|submission| submission.deadline).min() else {
+            return Ok(Positions::new());
+        };
+        let distinct: BTreeMap<_, _> =
+            submissions.iter().filter_map(event_of).map(|event| (event.key(), event)).collect();
         let batch: Vec<&NewEvent> = distinct.into_values().collect();
-        let notify = self.options.notify;
-        let recorded = self
-            .persist(deadline, async |connection| events::append(connection, &batch, notify).await)
-            .await?;
+        let recorded = self.persist(Statement::Append(&batch), deadline).await?;
         Ok(recorded.into_iter().map(|new| ((new.created, new.id), new.position)).collect())
     }
 
     /// What the log cannot hold goes where anything can be held.
-    async fn set_aside(
-        &mut self,
-        submission: &Submission,
-        why: &str,
-    ) -> Result<Outcome, Unavailable> {
-        let Some(event) = event_of(submission) else {
-            return Err(Unavailable::Database);
+    async fn set_aside(&mut self, submission: Submission, why: String) {
+        let Some(event) = event_of(&submission) else {
+            return submission.come_back();
         };
         tracing::error!(event_id = %event.envelope.id, error = why, "the database refused an event; it goes to quarantine");
         let body = Quarantined {
             endpoint: event.endpoint.clone(),
             reason: "refused_by_database",
-            detail: Some(why.to_owned()),
+            detail: Some(why),
             event_id: Some(event.envelope.id.to_string()),
             raw: event.raw.clone(),
         };
-        self.quarantine(&body, submission.deadline).await
+        let answer = self.quarantine(&body, submission.deadline).await;
+        submission.answer(answer);
     }
 
     async fn quarantine(
@@ -149,29 +134,28 @@ impl Writer {
         body: &Quarantined,
         deadline: Instant,
     ) -> Result<Outcome, Unavailable> {
-        self.persist(deadline, async |connection| quarantine::keep(connection, body).await)
-            .await
-            .map(|()| Outcome::Quarantined { reason: body.reason })
-            .map_err(|_| Unavailable::Database)
+        match self.persist(Statement::Keep(body), deadline).await {
+            Ok(_) => Ok(Outcome::Quarantined { reason: body.reason }),
+            Err(_) => Err(Unavailable::Database),
+        }
     }
 
-    /// Runs a statement until it succeeds, is refused, or the deadline passes. After any error the
-    /// connection is dropped: its state is unknown, and a new one costs little.
-    async fn persist<T>(
+    /// Runs a statement until it succeeds, is refused, or the deadline passes. After any error but
+    /// a refusal the connection is dropped: its state is unknown, and a new one costs little.
+    async fn persist(
         &mut self,
+        statement: Statement<'_>,
         deadline: Instant,
-        statement: impl AsyncFn(&mut PgConnection) -> Result<T, StoreError>,
-    ) -> Result<T, GivenUp> {
+    ) -> Result<Vec<Recorded>, GivenUp> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.attempt(&statement).await {
+            let error = match self.attempt(statement).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             if error.fault() == Fault::Data {
                 return Err(GivenUp::Refused(error.to_string()));
             }
-            self.connection = None;
             if Instant::now() + pause >= deadline {
                 tracing::error!(%error, "the database did not take a batch in time");
                 return Err(GivenUp::Late);
@@ -182,24 +166,42 @@ impl Writer {
         }
     }
 
-    async fn attempt<T>(
-        &mut self,
-        statement: &impl AsyncFn(&mut PgConnection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    async fn attempt(&mut self, statement: Statement<'_>) -> Result<Vec<Recorded>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.database.connect().await?,
         };
-        let timeout = self.options.attempt_timeout;
-        let done = tokio::time::timeout(timeout, statement(&mut connection))
-            .await
-            .map_err(|_| StoreError::TimedOut(timeout))
-            .flatten();
-        // A refusal of data leaves the connection as good as new.
-        if done.as_ref().map_or_else(|error| error.fault() == Fault::Data, |_| true) {
+        let limit = self.options.attempt_timeout;
+        let running = statement.run(&mut connection, self.options.notify);
+        let done = match timeout(limit, running).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::TimedOut(limit)),
+        };
+        if done.as_ref().err().is_none_or(|error| error.fault() == Fault::Data) {
             self.connection = Some(connection);
         }
         done
+    }
+}
+
+/// What a writer asks of the database.
+#[derive(Clone, Copy)]
+enum Statement<'a> {
+    Append(&'a [&'a NewEvent]),
+    Keep(&'a Quarantined),
+}
+
+impl Statement<'_> {
+    /// The new events, of which a quarantined body is none.
+    async fn run(
+        self,
+        connection: &mut PgConnection,
+        notify: Notify,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        match self {
+            Self::Append(batch) => events::append(connection, batch, notify).await,
+            Self::Keep(body) => quarantine::keep(connection, body).await.map(|()| Vec::new()),
+        }
     }
 }
 
@@ -214,14 +216,13 @@ fn event_of(submission: &Submission) -> Option<&NewEvent> {
 }
 
 /// Of several deliveries of one new event, the first is told that it was recorded.
-fn answer_all(submissions: Vec<Submission>, positions: &Positions) {
-    let mut positions = positions.clone();
+fn answer_all(submissions: Vec<Submission>, mut positions: Positions) {
     for submission in submissions {
-        let recorded = event_of(&submission).and_then(|event| {
+        let position = event_of(&submission).and_then(|event| {
             positions.remove(&(event.envelope.created, event.envelope.id.to_string()))
         });
         let outcome =
-            recorded.map_or(Outcome::Duplicate, |position| Outcome::Recorded { position });
+            position.map_or(Outcome::Duplicate, |position| Outcome::Recorded { position });
         submission.answer(Ok(outcome));
     }
 }

@@ -176,7 +176,12 @@ pub const ALL: &[Setting] = &[
         "30s",
         "On shutdown: longest wait for requests and writes in flight",
     ),
-    setting("log", "TOLLGATE_LOG", "info", "Log filter, for example warn or tollgate=debug,info"),
+    setting(
+        "log",
+        "TOLLGATE_LOG",
+        "info,actix_server=warn,sqlx=warn",
+        "Log filter, for example warn or tollgate=debug,info",
+    ),
     setting("log_format", "TOLLGATE_LOG_FORMAT", "pretty", "pretty or json"),
 ];
 

@@ -1,6 +1,8 @@
 //! Brings a database to the schema this binary was built with, and tells whether it is there.
 //! The schema itself is in `migrations/`.
 
+use std::fmt;
+
 use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
@@ -34,6 +36,20 @@ pub enum SchemaState {
     /// A newer binary has been here. Migrations only go forward, and older binaries keep working
     /// while one is rolled out.
     Ahead { version: i64, wanted: i64 },
+}
+
+impl fmt::Display for SchemaState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current { version } => write!(f, "schema {version}, up to date"),
+            Self::Behind { version, wanted } => {
+                write!(f, "schema {version}, but {wanted} is wanted: run tollgate migrate")
+            }
+            Self::Ahead { version, wanted } => {
+                write!(f, "schema {version} is newer than this binary's {wanted}")
+            }
+        }
+    }
 }
 
 /// Compares the newest applied migration with the newest known one.

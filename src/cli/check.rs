@@ -1,0 +1,178 @@
+//! `tollgate check`: shows the configuration and tries everything a start depends on. Says what is
+//! wrong and how to mend it.
+
+use std::process::ExitCode;
+
+use super::flags::SettingFlags;
+use crate::embedded;
+use crate::settings::Settings;
+use crate::settings::layers::{Layers, Problem};
+use crate::settings::spec;
+use crate::store::connect::Database;
+use crate::store::migrations;
+use crate::store::status::{self, Server};
+
+/// Check configuration, secrets, database and permissions
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tollgate check
+  tollgate check --config /etc/tollgate.toml
+
+Exit codes: 0 all is well, 1 something would keep serve from working, 2 the configuration is wrong.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    flags: SettingFlags,
+}
+
+/// What has been found, printed as it comes.
+#[derive(Default)]
+struct Findings {
+    failures: usize,
+}
+
+impl Findings {
+    fn ok(message: &str) {
+        println!("  ok    {message}");
+    }
+
+    fn warn(message: &str) {
+        println!("  warn  {message}");
+    }
+
+    fn fail(&mut self, message: &str) {
+        self.failures += 1;
+        println!("  FAIL  {message}");
+    }
+}
+
+pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let layers = match args.flags.layers() {
+        Ok(layers) => layers,
+        Err(problems) => return Ok(wrong(&problems)),
+    };
+    print_settings(&layers);
+    let settings = match Settings::parse(&layers) {
+        Ok(settings) => settings,
+        Err(problems) => return Ok(wrong(&problems)),
+    };
+    println!("\nChecks");
+    layers.warnings.iter().for_each(|warning| Findings::warn(warning));
+    let mut findings = Findings::default();
+    secrets(&settings, &mut findings);
+    match &settings.database.url {
+        Some(url) => {
+            database(&Database::new(url.clone(), settings.database.pooled), &mut findings).await;
+        }
+        None => embedded_postgres(&settings, &mut findings),
+    }
+    Ok(if findings.failures == 0 {
+        println!("\nAll is well.");
+        ExitCode::SUCCESS
+    } else {
+        println!("\n{} to mend.", findings.failures);
+        ExitCode::FAILURE
+    })
+}
+
+fn wrong(problems: &[Problem]) -> ExitCode {
+    println!("\nThe configuration is wrong");
+    for problem in problems {
+        println!("  FAIL  {problem}");
+    }
+    ExitCode::from(super::USAGE)
+}
+
+fn print_settings(layers: &Layers) {
+    println!("Settings");
+    for setting in spec::ALL {
+        let (text, origin) = match layers.get(setting.key) {
+            None => continue,
+            Some(value) if setting.secret && !value.text.starts_with("file:") => {
+                ("[redacted]".to_owned(), &value.origin)
+            }
+            Some(value) => (value.text.clone(), &value.origin),
+        };
+        println!("  {:<22} {text:<26} {origin}", setting.key);
+    }
+    for (name, endpoint) in &layers.endpoints {
+        println!("  {:<22} {} secrets", format!("endpoints.{name}"), endpoint.secrets.len());
+    }
+}
+
+fn secrets(settings: &Settings, findings: &mut Findings) {
+    if settings.endpoints.is_empty() {
+        findings.fail(
+            "no signing secret: put the endpoint's whsec_… into STRIPE_WEBHOOK_SECRET (Dashboard, or `stripe \
+             listen --print-secret`)",
+        );
+    }
+    for endpoint in settings.endpoints.iter() {
+        let path = match endpoint.name.as_str() {
+            "default" => "/webhooks/stripe".to_owned(),
+            name => format!("/webhooks/stripe/{name}"),
+        };
+        Findings::ok(&format!(
+            "endpoint {} at {path}, {} secret(s)",
+            endpoint.name,
+            endpoint.secrets.len()
+        ));
+    }
+}
+
+async fn database(database: &Database, findings: &mut Findings) {
+    let name = database.describe();
+    let pool = database.pool(2);
+    match status::server(&pool).await {
+        Err(error) => {
+            return findings.fail(&format!(
+                "database {name}: {error}; is DATABASE_URL right, and the server up?"
+            ));
+        }
+        Ok(server) => judge(&name, &server, findings),
+    }
+    match migrations::state(&pool).await {
+        Ok(state @ migrations::SchemaState::Behind { .. }) => {
+            Findings::warn(&format!("{state}; serve does so by itself unless migrate is false"));
+        }
+        Ok(state) => Findings::ok(&state.to_string()),
+        Err(error) => findings.fail(&format!("cannot read the schema's version: {error}")),
+    }
+}
+
+fn judge(name: &str, server: &Server, findings: &mut Findings) {
+    let major = server.version / 10_000;
+    match major {
+        15..=18 => Findings::ok(&format!("database {name}, Postgres {major}")),
+        ..15 => {
+            findings.fail(&format!("database {name} is Postgres {major}: 15 or newer is needed"))
+        }
+        _ => Findings::warn(&format!("database {name} is Postgres {major}: tested up to 18")),
+    }
+    if !server.may_create {
+        findings.fail(
+            "the role may not create the schema tollgate: GRANT CREATE ON DATABASE … TO …, or run tollgate \
+             migrate as the owner",
+        );
+    }
+    for setting in &server.unsafe_settings {
+        findings.fail(&format!(
+            "the server runs with {setting} = off: a crash loses events that were answered 200; turn it on"
+        ));
+    }
+}
+
+fn embedded_postgres(settings: &Settings, findings: &mut Findings) {
+    let data_dir = &settings.database.data_dir;
+    match embedded::discover(settings.database.pg_bin.as_deref()) {
+        Ok(install) => Findings::ok(&format!(
+            "embedded Postgres {} from {}, data in {}",
+            install.major,
+            install.bin_dir.display(),
+            data_dir.display()
+        )),
+        Err(error) => findings.fail(&error.to_string()),
+    }
+    if embedded::running(data_dir).is_some() {
+        Findings::ok("the embedded database is running");
+    }
+}

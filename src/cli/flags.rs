@@ -1,0 +1,99 @@
+//! A flag for every setting, generated from the settings' own list, and the way from a command's
+//! flags to parsed `Settings`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use super::Misconfigured;
+use crate::settings::Settings;
+use crate::settings::layers::{Inputs, Layers, Problem};
+use crate::settings::spec::ALL;
+
+/// The settings given on the command line, and where the file is.
+#[derive(Debug, Default)]
+pub struct SettingFlags {
+    config: Option<PathBuf>,
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help_heading("Settings")
+            .help("Configuration file [env: TOLLGATE_CONFIG] [default: tollgate.toml, if there is one]");
+        command.arg(config).args(ALL.iter().map(|setting| {
+            let default = if setting.default.is_empty() {
+                String::new()
+            } else {
+                format!(" [default: {}]", setting.default)
+            };
+            Arg::new(setting.key)
+                .long(setting.key.replace('_', "-"))
+                .value_name("VALUE")
+                .help_heading("Settings")
+                .help(format!("{} [env: {}]{default}", setting.help, setting.variable))
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.config = matches.get_one::<PathBuf>("config").cloned();
+        for setting in ALL {
+            if let Some(value) = matches.get_one::<String>(setting.key) {
+                self.values.insert(setting.key, value.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SettingFlags {
+    /// Whether this setting was given as a flag.
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// Adds a value, as if it had been given as a flag.
+    pub fn set(&mut self, key: &'static str, value: String) {
+        self.values.insert(key, value);
+    }
+
+    /// Gathers all layers: defaults, file, environment, these flags.
+    pub fn layers(&self) -> Result<Layers, Vec<Problem>> {
+        let config =
+            self.config.clone().or_else(|| std::env::var_os("TOLLGATE_CONFIG").map(PathBuf::from));
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Layers::gather(&Inputs { config, environment, flags: Some(&self.values) })
+    }
+
+    /// The parsed settings, and warnings about them.
+    pub fn settings(&self) -> anyhow::Result<(Settings, Vec<String>)> {
+        let layers = self.layers().map_err(|problems| misconfigured(&problems))?;
+        let settings = Settings::parse(&layers).map_err(|problems| misconfigured(&problems))?;
+        Ok((settings, layers.warnings))
+    }
+}
+
+/// All problems, one to a line.
+fn misconfigured(problems: &[Problem]) -> Misconfigured {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    Misconfigured(format!("the configuration is wrong:\n  {}", lines.join("\n  ")))
+}

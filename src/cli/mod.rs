@@ -1,0 +1,75 @@
+//! The command line: one file per subcommand, and what they share. Commands speak on standard
+//! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
+
+mod check;
+mod fixtures;
+mod flags;
+mod healthcheck;
+mod migrate;
+mod psql;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code when the command line or the configuration is wrong, as clap's own.
+const USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tollgate",
+    version,
+    about = "A Stripe webhook gateway: each signed event becomes one committed Postgres transaction",
+    after_help = "Examples:
+  tollgate demo                                    see it work, with a database of its own
+  STRIPE_WEBHOOK_SECRET=whsec_… tollgate serve     take Stripe's deliveries on 127.0.0.1:8080
+  tollgate check                                   is the configuration right, the database there?
+
+Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Migrate(migrate::MigrateArgs),
+    Check(check::CheckArgs),
+    Healthcheck(healthcheck::HealthcheckArgs),
+    Psql(psql::PsqlArgs),
+    #[command(hide = true)]
+    Fixtures(fixtures::FixturesArgs),
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into()),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
+            Command::Psql(args) => psql::run(args).await,
+            Command::Fixtures(args) => fixtures::run(&args),
+        }
+    });
+    done.unwrap_or_else(|error| report(&error))
+}
+
+/// The configuration is wrong; its problems have been told already or stand in the message.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misconfigured(String);
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("tollgate: {error:#}");
+    if error.is::<Misconfigured>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+}

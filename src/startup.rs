@@ -1,0 +1,274 @@
+//! Wires the parts into a running gateway, and takes it down in the right order.
+//! The only place where that happens: a command builds `Settings` and calls this.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use anyhow::{Context, bail};
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::embedded::{self, Postgres};
+use crate::http::health::Parts;
+use crate::http::listener::Listener;
+use crate::ingest::Intake;
+use crate::ingest::queue::Queue;
+use crate::ingest::writer::{Writer, WriterOptions};
+use crate::maintain;
+use crate::settings::{DatabaseSettings, Settings};
+use crate::shutdown::Phase;
+use crate::store::connect::Database;
+use crate::store::{migrations, status};
+
+/// How long to wait at start-up for a database that does not answer yet, as when both are started
+/// at once.
+const DATABASE_WAIT: Duration = Duration::from_secs(60);
+
+/// The database, and the server behind it if it is ours.
+#[derive(Debug)]
+pub struct Backend {
+    /// For reading and writing; may lead through a pooler.
+    pub database: Database,
+    /// The server itself, for migrations.
+    pub direct: Database,
+    embedded: Option<EmbeddedBackend>,
+}
+
+#[derive(Debug)]
+struct EmbeddedBackend {
+    server: Arc<Postgres>,
+    data_dir: PathBuf,
+    supervisor: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Backend {
+    /// Finds the configured database, or starts the embedded one.
+    pub async fn open(settings: &DatabaseSettings) -> anyhow::Result<Self> {
+        if let Some(url) = &settings.url {
+            let database = Database::new(url.clone(), settings.pooled);
+            let direct = settings
+                .direct_url
+                .clone()
+                .map_or_else(|| database.clone(), |url| Database::new(url, false));
+            return Ok(Self { database, direct, embedded: None });
+        }
+        let options = embedded::Options {
+            data_dir: settings.data_dir.clone(),
+            bin_dir: settings.pg_bin.clone(),
+            port: settings.pg_port,
+        };
+        let server = Arc::new(Postgres::start(&options).await?);
+        let database = Database::new(options_of(server.connection()), false);
+        let stop = CancellationToken::new();
+        let supervisor = {
+            let (server, stop) = (Arc::clone(&server), stop.clone());
+            tokio::spawn(async move { server.supervise(stop).await })
+        };
+        let data_dir = settings.data_dir.clone();
+        let embedded = Some(EmbeddedBackend { server, data_dir, supervisor, stop });
+        Ok(Self { direct: database.clone(), database, embedded })
+    }
+
+    /// How to reach the embedded server, if there is one.
+    pub fn embedded(&self) -> Option<&embedded::Connection> {
+        self.embedded.as_ref().map(|embedded| embedded.server.connection())
+    }
+
+    /// Brings the schema up to date; waits a while for a database that does not answer.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DATABASE_WAIT;
+        let mut connection = loop {
+            match self.direct.connect().await {
+                Ok(connection) => break connection,
+                // The server answered: waiting will not change its mind.
+                Err(error @ sqlx::Error::Database(_)) if !starting_up(&error) => {
+                    return Err(error).context(format!("cannot open {}", self.direct.describe()));
+                }
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error).context(format!("cannot reach {}", self.direct.describe()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, database = self.direct.describe(), "waiting for the database");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        };
+        migrations::run(&mut connection)
+            .await
+            .with_context(|| format!("cannot migrate {}", self.direct.describe()))
+    }
+
+    /// Stops the embedded server, if there is one.
+    pub async fn close(self) -> anyhow::Result<()> {
+        if let Some(embedded) = self.embedded {
+            embedded.stop.cancel();
+            embedded.supervisor.await.context("the supervisor of Postgres failed")?;
+            embedded.server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// SQLSTATE 57P03: the server is starting, or recovering from a crash.
+fn starting_up(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57P03")
+}
+
+/// How the gateway itself reaches the embedded server: over its socket, which is faster than TCP.
+fn options_of(connection: &embedded::Connection) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(&connection.socket_dir)
+        .port(connection.port)
+        .username(&connection.user)
+        .password(&connection.password)
+        .database(&connection.database)
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    backend: Backend,
+    listener: Listener,
+    server: JoinHandle<std::io::Result<()>>,
+    server_handle: ServerHandle,
+    queue: Arc<Queue>,
+    writers: JoinSet<()>,
+    maintenance: JoinHandle<()>,
+    maintenance_stop: CancellationToken,
+    phase: Phase,
+    pool: PgPool,
+    drain: Duration,
+    shutdown_timeout: Duration,
+}
+
+impl Gateway {
+    /// Starts everything; when this returns, the gateway takes deliveries.
+    pub async fn start(settings: Settings, clock: Clock) -> anyhow::Result<Self> {
+        if settings.endpoints.is_empty() {
+            bail!(
+                "no signing secret is set: put the endpoint's whsec_… into STRIPE_WEBHOOK_SECRET (from the \
+                 Dashboard's webhook page, or `stripe listen --print-secret`)"
+            );
+        }
+        // First, because a port that is taken is found out at once.
+        let listener = Listener::bind(settings.listen)
+            .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let backend = Backend::open(&settings.database).await?;
+        if settings.database.migrate {
+            backend.migrate().await?;
+        }
+        let pool = backend.database.pool(settings.database.pool);
+        warn_of_unsafe_server(&pool).await;
+
+        let queue = Arc::new(Queue::new(settings.writing.queue));
+        let writers = spawn_writers(&settings, &queue, &backend.database);
+        let maintenance_stop = CancellationToken::new();
+        let maintenance = tokio::spawn(maintain::run(
+            pool.clone(),
+            settings.retention,
+            clock.clone(),
+            maintenance_stop.clone(),
+        ));
+        let phase = Phase::default();
+        let parts = Parts {
+            pool: pool.clone(),
+            queue: Arc::clone(&queue),
+            phase: phase.clone(),
+            embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
+        };
+        let intake = Arc::new(Intake {
+            endpoints: settings.endpoints,
+            queue: Arc::clone(&queue),
+            clock,
+            tolerance: settings.tolerance,
+            body: settings.http.body,
+            write_deadline: settings.writing.deadline,
+        });
+        let server = listener.serve(intake, parts, settings.http, settings.shutdown_timeout)?;
+        let server_handle = server.handle();
+        tracing::info!(address = %listener.address(), database = backend.database.describe(), "ready for deliveries");
+        Ok(Self {
+            backend,
+            listener,
+            server: tokio::spawn(server),
+            server_handle,
+            queue,
+            writers,
+            maintenance,
+            maintenance_stop,
+            phase,
+            pool,
+            drain: settings.drain,
+            shutdown_timeout: settings.shutdown_timeout,
+        })
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.listener.address()
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Serves until `stop`, then goes down without losing or cutting off anything: readiness goes
+    /// first, requests in flight are answered, what waits is written, and the database comes last.
+    ///
+    /// # Errors
+    /// If something failed meanwhile, or did not end within the shutdown timeout.
+    pub async fn run_until(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = &mut self.server => bail!("the HTTP server ended by itself: {ended:?}"),
+            Some(ended) = self.writers.join_next() => bail!("a writer ended by itself: {ended:?}"),
+        }
+        self.phase.begin_draining();
+        sleep(self.drain).await;
+        self.listener.stop(self.server_handle).await;
+        self.server.await.context("the HTTP server failed")??;
+        self.queue.close();
+        let written = timeout(self.shutdown_timeout, self.writers.join_all()).await;
+        self.maintenance_stop.cancel();
+        let maintained = timeout(self.shutdown_timeout, self.maintenance).await;
+        drop(timeout(self.shutdown_timeout, self.pool.close()).await);
+        self.backend.close().await?;
+        written.context("the writers did not finish in time")?;
+        maintained.context("maintenance did not finish in time")?.context("maintenance failed")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn spawn_writers(settings: &Settings, queue: &Arc<Queue>, database: &Database) -> JoinSet<()> {
+    let options = WriterOptions {
+        batch: settings.writing.batch,
+        notify: settings.writing.notify,
+        attempt_timeout: settings.writing.deadline,
+    };
+    (0..settings.writing.writers)
+        .map(|_| Writer::new(Arc::clone(queue), database.clone(), options).run())
+        .collect()
+}
+
+/// A server that forgets commits breaks the first promise, whatever the gateway does.
+async fn warn_of_unsafe_server(pool: &PgPool) {
+    match status::server(pool).await {
+        Ok(server) if !server.unsafe_settings.is_empty() => tracing::error!(
+            settings = server.unsafe_settings.join(", "),
+            "the database runs with settings off without which a crash loses events that were answered 200"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot ask the database about its settings"),
+    }
+}

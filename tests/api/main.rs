@@ -1,0 +1,15 @@
+//! The gateway from outside: real HTTP, a real Postgres, a database for each test.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod bad_input;
+mod bytes_on_the_wire;
+mod duplicates;
+mod health;
+mod log_lines;
+mod maintenance;
+mod pages;
+mod schema;
+mod writing;
