@@ -25,7 +25,7 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 const RETRY_FOR: Duration = Duration::from_secs(30);
 /// Pauses between two tries double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A server that has lived so long did not die of its start.
 const STEADY: Duration = Duration::from_mins(1);
 

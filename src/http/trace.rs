@@ -1,6 +1,8 @@
 //! One span and one log line per request, and its id in and out. Never a body, never a header's
 //! value but the request id.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use actix_web::body::MessageBody;
@@ -14,7 +16,9 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
-use crate::ingest::IngestError;
+use crate::ingest::handler::Delivery;
+use crate::ingest::queue::Outcome;
+use crate::ingest::{EndpointName, IngestError};
 use crate::shutdown::Phase;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,14 +40,15 @@ pub struct GatewaySpan;
 impl RootSpanBuilder for GatewaySpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
         let id = request_id(request);
-        let span = tracing::info_span!(
+        // At debug, because a span costs as much as verifying a signature does. Log lines carry
+        // the same fields themselves.
+        let span = tracing::debug_span!(
             "request",
             request_id = id.to_str().unwrap_or_default(),
             endpoint = Empty,
             event_id = Empty,
             event_type = Empty,
             outcome = Empty,
-            position = Empty,
         );
         request.extensions_mut().insert(Started { at: Instant::now(), id });
         span
@@ -53,32 +58,132 @@ impl RootSpanBuilder for GatewaySpan {
         let Ok(response) = outcome else {
             return;
         };
-        let request = response.request();
-        let elapsed = request.extensions().get::<Started>().map(|started| started.at.elapsed());
-        let latency_ms = elapsed.unwrap_or_default().as_secs_f64() * 1e3;
-        let status = response.status().as_u16();
-        let (method, path) = (request.method().as_str(), request.path());
+        let extensions = response.request().extensions();
         let error = response.response().error().and_then(Error::as_error::<IngestError>);
-        if let Some(error) = error {
-            span.record("outcome", error.code());
+        let delivery = extensions.get::<Delivery>();
+        if let Some(delivery) = delivery
+            && !span.is_disabled()
+        {
+            let outcome =
+                error.map(IngestError::code).or(delivery.outcome.as_ref().map(Outcome::as_str));
+            tracing::record_all!(
+                span,
+                endpoint = delivery.endpoint.as_ref().map(EndpointName::as_str),
+                event_id = delivery.event_id.as_ref().map(|id| id.as_str()),
+                event_type = delivery.event_type.as_deref(),
+                outcome = outcome,
+            );
         }
         let _entered = span.enter();
-        match (status, error) {
-            (500.., Some(error)) => {
-                tracing::error!(method, path, status, latency_ms, %error, "request failed");
+        let started = extensions.get::<Started>();
+        match delivery {
+            Some(delivery) => log_delivery(response, started, delivery, error),
+            None => log_request(response, started),
+        }
+    }
+}
+
+/// The line of a delivery, as far as it came.
+fn log_delivery<B>(
+    response: &ServiceResponse<B>,
+    started: Option<&Started>,
+    delivery: &Delivery,
+    error: Option<&IngestError>,
+) {
+    // The fields are the same at every level; only the level and the sentence differ.
+    macro_rules! line {
+        ($level:ident, $message:literal $(, $field:ident = $value:expr)*) => {
+            tracing::$level!(
+                status = response.status().as_u16(),
+                endpoint = delivery.endpoint.as_ref().map(EndpointName::as_str),
+                event_id = delivery.event_id.as_ref().map(|id| id.as_str()),
+                event_type = delivery.event_type.as_deref(),
+                latency_ms = latency_ms(started),
+                request_id = started.and_then(|started| started.id.to_str().ok()),
+                $($field = $value,)*
+                $message
+            )
+        };
+    }
+    match (&delivery.outcome, error) {
+        (Some(outcome @ Outcome::Quarantined { reason }), _) => {
+            line!(warn, "delivery", outcome = outcome.as_str(), reason = reason);
+        }
+        (Some(outcome), _) => match SUCCESSES.take() {
+            Some(0) => line!(info, "delivery", outcome = outcome.as_str()),
+            Some(unlogged) => {
+                line!(info, "delivery", outcome = outcome.as_str(), unlogged = unlogged);
             }
-            (500.., None) if path == "/readyz" => {
-                tracing::warn!(method, path, status, latency_ms, "not ready");
-            }
-            (500.., None) => tracing::error!(method, path, status, latency_ms, "request failed"),
-            (400.., Some(error)) => {
-                tracing::warn!(method, path, status, latency_ms, %error, "request refused");
-            }
-            (400.., None) => tracing::warn!(method, path, status, latency_ms, "request refused"),
-            _ if path.starts_with("/webhooks/") => {
-                tracing::info!(status, latency_ms, "delivery");
-            }
-            _ => tracing::debug!(method, path, status, latency_ms, "request"),
+            None => line!(debug, "delivery", outcome = outcome.as_str()),
+        },
+        (None, Some(error @ IngestError::Unavailable(_))) => {
+            line!(
+                error,
+                "delivery failed",
+                outcome = error.code(),
+                error = tracing::field::display(error)
+            );
+        }
+        (None, Some(error)) => {
+            line!(
+                warn,
+                "delivery refused",
+                outcome = error.code(),
+                error = tracing::field::display(error)
+            );
+        }
+        (None, None) => line!(warn, "delivery ended without an outcome"),
+    }
+}
+
+/// The line of any other request: health checks, and paths that are not served.
+fn log_request<B>(response: &ServiceResponse<B>, started: Option<&Started>) {
+    let request = response.request();
+    let (method, path) = (request.method().as_str(), request.path());
+    let (status, latency_ms) = (response.status().as_u16(), latency_ms(started));
+    match status {
+        400.. => tracing::warn!(status, method, path, latency_ms, "request"),
+        _ => tracing::debug!(status, method, path, latency_ms, "request"),
+    }
+}
+
+fn latency_ms(started: Option<&Started>) -> f64 {
+    started.map_or(0.0, |started| started.at.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Lets so many lines pass per second and counts the rest. A success stands in the log table
+/// anyway: a line for each is company at ten a second, and a tenth of the CPU at ten thousand.
+struct LineBudget {
+    per_second: u64,
+    second: AtomicU64,
+    used: AtomicU64,
+    skipped: AtomicU64,
+}
+
+static SUCCESSES: LineBudget = LineBudget {
+    per_second: 50,
+    second: AtomicU64::new(0),
+    used: AtomicU64::new(0),
+    skipped: AtomicU64::new(0),
+};
+
+impl LineBudget {
+    /// How many lines were left out since the last that passed, if this one may.
+    fn take(&self) -> Option<u64> {
+        static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.take_at(EPOCH.elapsed().as_secs())
+    }
+
+    /// Racing threads may let a line more pass or miss one in the count: it is only a log.
+    fn take_at(&self, second: u64) -> Option<u64> {
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.used.store(0, Ordering::Relaxed);
+        }
+        if self.used.fetch_add(1, Ordering::Relaxed) < self.per_second {
+            Some(self.skipped.swap(0, Ordering::Relaxed))
+        } else {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            None
         }
     }
 }
@@ -111,4 +216,21 @@ pub async fn stamp<B: MessageBody>(
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_lets_its_share_pass_and_counts_the_rest() {
+        let budget = LineBudget {
+            per_second: 2,
+            second: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        };
+        let taken = [7, 7, 7, 7, 8, 8].map(|second| budget.take_at(second));
+        assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0)]);
+    }
 }

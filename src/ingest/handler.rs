@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Data, Path, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
-use tracing::Span;
 
 use super::body::{self, BodyLimits};
 use super::error::Unavailable;
@@ -31,6 +30,15 @@ pub struct Intake {
     pub body: BodyLimits,
     /// How long an event may take from here to COMMIT before the sender is told to come back.
     pub write_deadline: std::time::Duration,
+}
+
+/// What became known of a delivery while it was handled: for its span and its log line.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery {
+    pub endpoint: Option<EndpointName>,
+    pub event_id: Option<EventId>,
+    pub event_type: Option<String>,
+    pub outcome: Option<Outcome>,
 }
 
 /// The body of a 200.
@@ -70,17 +78,25 @@ impl Intake {
         mut payload: Payload,
         endpoint: &str,
     ) -> Result<HttpResponse, IngestError> {
+        let mut delivery = Delivery::default();
+        let answer = self.handle(request, &mut payload, endpoint, &mut delivery).await;
+        request.extensions_mut().insert(delivery);
+        answer
+    }
+
+    async fn handle(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Payload,
+        endpoint: &str,
+        delivery: &mut Delivery,
+    ) -> Result<HttpResponse, IngestError> {
         let endpoint = self.endpoints.get(endpoint).ok_or(IngestError::UnknownEndpoint)?;
-        let span = Span::current();
-        span.record("endpoint", endpoint.name.as_str());
-        let body = body::read(request, &mut payload, self.body).await?;
+        delivery.endpoint = Some(endpoint.name.clone());
+        let body = body::read(request, payload, self.body).await?;
         self.verify(request, &body, endpoint)?;
 
-        let (event, work) = sort(endpoint, body.into());
-        if let Some(event) = &event {
-            span.record("event_id", event.id.as_str());
-            span.record("event_type", &event.event_type);
-        }
+        let work = sort(endpoint, body.into(), delivery);
         let deadline = Instant::now() + self.write_deadline;
         let outcome = self
             .queue
@@ -88,7 +104,9 @@ impl Intake {
             .await
             // The writer is gone without an answer: it cannot say what it did.
             .unwrap_or(Err(Unavailable::Database))?;
-        Ok(receipt(event.as_ref().map(|event| &event.id), &outcome))
+        let receipt = receipt(delivery.event_id.as_ref(), &outcome);
+        delivery.outcome = Some(outcome);
+        Ok(receipt)
     }
 
     fn verify(
@@ -105,45 +123,34 @@ impl Intake {
 }
 
 /// Decides whether a signed body goes into the log or into quarantine.
-fn sort(endpoint: &Endpoint, raw: Bytes) -> (Option<Envelope>, Work) {
-    let name = endpoint.name.to_string();
-    let (envelope, objection) = match Envelope::parse(&raw) {
-        Ok(envelope) => {
-            let objection = endpoint.objection(&envelope);
-            (Some(envelope), objection)
+fn sort(endpoint: &Endpoint, raw: Bytes, delivery: &mut Delivery) -> Work {
+    let quarantine = |reason, event_id, raw| {
+        let endpoint = endpoint.name.to_string();
+        Work::Quarantine(Quarantined { endpoint, reason, detail: None, event_id, raw })
+    };
+    let envelope = match Envelope::parse(&raw) {
+        Ok(envelope) => envelope,
+        Err(unusable) => return quarantine(unusable.code(), None, raw),
+    };
+    delivery.event_id = Some(envelope.id.clone());
+    delivery.event_type = Some(envelope.event_type.clone());
+    match endpoint.objection(&envelope) {
+        Some(objection) => quarantine(objection, Some(envelope.id.to_string()), raw),
+        None => {
+            let endpoint = endpoint.name.to_string();
+            Work::Event(NewEvent { envelope, endpoint, source: Source::Webhook, raw })
         }
-        Err(unusable) => (None, Some(unusable.code())),
-    };
-    let work = match (&envelope, objection) {
-        (Some(envelope), None) => Work::Event(NewEvent {
-            envelope: envelope.clone(),
-            endpoint: name,
-            source: Source::Webhook,
-            raw,
-        }),
-        (_, reason) => Work::Quarantine(Quarantined {
-            endpoint: name,
-            reason: reason.unwrap_or_default(),
-            detail: None,
-            event_id: envelope.as_ref().map(|envelope| envelope.id.to_string()),
-            raw,
-        }),
-    };
-    (envelope, work)
+    }
 }
 
+/// The answer to a delivery that was committed.
 fn receipt(event: Option<&EventId>, outcome: &Outcome) -> HttpResponse {
-    let (status, header, reason) = match outcome {
-        Outcome::Recorded { .. } => ("recorded", "RECORDED", None),
-        Outcome::Duplicate => ("duplicate", "DUPLICATE", None),
-        Outcome::Quarantined { reason } => ("quarantined", "QUARANTINED", Some(*reason)),
+    let (header, reason) = match outcome {
+        Outcome::Recorded { .. } => ("RECORDED", None),
+        Outcome::Duplicate => ("DUPLICATE", None),
+        Outcome::Quarantined { reason } => ("QUARANTINED", Some(*reason)),
     };
-    let span = Span::current();
-    span.record("outcome", status);
-    if let Outcome::Recorded { position } = outcome {
-        span.record("position", position);
-    }
     HttpResponse::Ok()
         .insert_header(("x-event-status", HeaderValue::from_static(header)))
-        .json(Receipt { received: true, status, event, reason })
+        .json(Receipt { received: true, status: outcome.as_str(), event, reason })
 }

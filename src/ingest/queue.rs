@@ -35,6 +35,17 @@ pub enum Outcome {
     Quarantined { reason: &'static str },
 }
 
+impl Outcome {
+    /// A stable name for answers, logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Recorded { .. } => "recorded",
+            Self::Duplicate => "duplicate",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+}
+
 /// A piece of work and the one who waits for it.
 #[derive(Debug)]
 pub struct Submission {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::lenient::Members;
+use super::lenient::{Member, Members};
 
 /// Longest text read into a column or a notification, in bytes of UTF-8. Stripe documents object
 /// ids of up to 255 characters (<https://docs.stripe.com/upgrades>); it bounds index keys too,
@@ -161,27 +161,23 @@ struct Top<'a> {
 }
 
 impl Subject {
+    /// One walk through `data`, down into its `object`; the thin kind is told in `related_object`.
     fn of(top: &Top<'_>) -> Self {
-        let mut object = None;
-        if let Some(data) = top.data {
-            members(data.get(), |key, value| {
-                if key == "object" {
-                    object = Some(value);
-                }
-            });
-        }
-        let (object, type_key) = match object {
-            Some(object) => (Some(object), "object"),
-            None => (top.related_object, "type"),
-        };
         let (mut object_type, mut object_id) = (None, None);
-        if let Some(object) = object {
-            members(object.get(), |key, value| {
-                if key == "id" {
-                    object_id = Some(value);
-                } else if key == type_key {
-                    object_type = Some(value);
-                }
+        if let Some(data) = top.data {
+            let object = Members(|key: &str, value| match key {
+                "id" => object_id = Some(value),
+                "object" => object_type = Some(value),
+                _ => {}
+            });
+            let mut json = serde_json::Deserializer::from_str(data.get());
+            // Fails where one of the two is no object: then there is nothing to read in it.
+            let _ = Member { key: "object", value: object }.deserialize(&mut json);
+        } else if let Some(related) = top.related_object {
+            members(related.get(), |key, value| match key {
+                "id" => object_id = Some(value),
+                "type" => object_type = Some(value),
+                _ => {}
             });
         }
         Self {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Calls `member` for each member of a JSON object. Where a key is repeated the caller sees each
@@ -38,6 +38,47 @@ where
             // A key that is no text (a lone surrogate) is none that we know.
             if let Ok(key) = std::str::from_utf8(&key.0) {
                 (self.0)(key, value);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one member of a JSON object with a seed of its own and skips the rest, so that what is
+/// inside is walked through once. Fails if there is no object, or the seed does. Of repeated keys
+/// each is read in turn.
+pub struct Member<S> {
+    pub key: &'static str,
+    pub value: S,
+}
+
+impl<'de, F> DeserializeSeed<'de> for Member<Members<F>>
+where
+    F: FnMut(&str, &'de RawValue),
+{
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F> Visitor<'de> for Member<Members<F>>
+where
+    F: FnMut(&str, &'de RawValue),
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Key<'de>>()? {
+            if *key.0 == *self.key.as_bytes() {
+                map.next_value_seed(Members(&mut self.value.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(())

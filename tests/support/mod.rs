@@ -3,7 +3,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod load;
 pub mod postgres;
+pub mod process;
 pub mod wire;
 
 use std::collections::BTreeMap;
