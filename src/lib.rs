@@ -14,6 +14,7 @@
 //! | [`ingest`] | the webhook route, the queue, the writers | `stripe`, `store` |
 //! | [`maintain`] | partitions, retention | `store` |
 //! | [`http`] | the listener, health, log lines, errors on the wire | all above |
+//! | [`replay`] | sends events as Stripe does | `stripe` |
 //! | [`startup`] | wires the parts, takes them down in order | all above |
 //! | [`cli`] | one file per subcommand | all above |
 //!
@@ -28,6 +29,7 @@ pub mod http;
 pub mod http_client;
 pub mod ingest;
 pub mod maintain;
+pub mod replay;
 pub mod settings;
 pub mod shutdown;
 pub mod startup;

@@ -7,6 +7,7 @@ mod flags;
 mod healthcheck;
 mod migrate;
 mod psql;
+mod replay;
 mod serve;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ enum Command {
     Check(check::CheckArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
     Psql(psql::PsqlArgs),
+    Replay(replay::ReplayArgs),
     #[command(hide = true)]
     Fixtures(fixtures::FixturesArgs),
 }
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::Psql(args) => psql::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Fixtures(args) => fixtures::run(&args),
         }
     });
