@@ -3,15 +3,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use nix::sys::socket::{Backlog, listen};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tracing_actix_web::TracingLogger;
 
 use super::{health, problem, trace};
@@ -21,6 +19,10 @@ use crate::shutdown::Phase;
 
 /// How long the rest of a request is read after an early answer, so that the client sees it.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long handshakes under way may take to complete, and the accept queue to empty, before the
+/// socket is closed. Much longer than a round trip to a load balancer.
+const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// A bound socket. Kept beside the server, which closes its own copy as soon as it is told to
 /// stop: what has connected but was not accepted by then would be reset.
@@ -76,24 +78,42 @@ impl Listener {
         Ok(server.run())
     }
 
-    /// Stops the server once its requests are done. Whoever connects meanwhile is told 503 and
-    /// `Connection: close`; the backlog is shrunk first, so that there are few of them.
+    /// Stops the server once its requests are done, without resetting anybody: no new connection is
+    /// let in, those that wait to be accepted get their turn, and only then is the socket closed.
+    /// A client that comes too late finds the port closed.
     pub async fn stop(self, server: ServerHandle) {
-        let _ = listen(&self.socket, Backlog::new(1).unwrap_or(Backlog::MAXCONN));
-        server.stop(true).await;
-        let Ok(socket) = tokio::net::TcpListener::from_std(self.socket) else {
-            return;
-        };
-        let end = Instant::now() + Duration::from_millis(250);
-        while let Ok(Ok((stream, _))) =
-            tokio::time::timeout(end.saturating_duration_since(Instant::now()), socket.accept())
-                .await
-        {
-            tokio::spawn(turn_away(stream));
+        if let Err(error) = refuse_new_connections(&self.socket) {
+            tracing::warn!(%error, "clients that connect just now may be reset");
         }
-        // The last of them get the time they need to read their answer.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(LAST_CALL).await;
+        server.stop(true).await;
     }
+}
+
+/// Drops the packets that ask for a connection. Closing a socket resets what waits in its accept
+/// queue, so that must be empty first; a client whose packet was dropped asks again a second later.
+#[cfg(target_os = "linux")]
+fn refuse_new_connections(socket: &TcpListener) -> std::io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    // Classic BPF over the TCP header, whose 14th byte holds the flags
+    // (<https://www.kernel.org/doc/html/latest/networking/filter.html>).
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const SYN: u32 = 0x02;
+    let drop_syn = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    SockRef::from(socket).attach_filter(&drop_syn)
+}
+
+/// Elsewhere the window is left open: it is a few microseconds wide.
+#[cfg(not(target_os = "linux"))]
+fn refuse_new_connections(_: &TcpListener) -> std::io::Result<()> {
+    Ok(())
 }
 
 fn routes(config: &mut web::ServiceConfig) {
@@ -122,21 +142,4 @@ fn routes(config: &mut web::ServiceConfig) {
                 .route(web::head().to(health::readyz))
                 .default_service(get_only()),
         );
-}
-
-/// Answers a connection that came too late, and reads what it sends so that it sees the answer.
-async fn turn_away(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\n\
-        content-type: application/problem+json\r\ncontent-length: 98\r\n\r\n\
-        {\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"shutting_down\",\"detail\":\"shutting down now\"}\n";
-    let mut rest = [0; 16 * 1024];
-    let farewell = async {
-        let _ = stream.read(&mut rest).await?;
-        stream.write_all(ANSWER).await?;
-        stream.shutdown().await?;
-        while stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    // Nobody is owed more than this.
-    drop(tokio::time::timeout(Duration::from_millis(200), farewell).await);
 }
