@@ -170,22 +170,22 @@ COMMENT ON FUNCTION tollgate.payload IS 'An event''s body as json, with the esca
 
 CREATE FUNCTION tollgate.record_events(
     _created timestamptz[], _id text[], _endpoint text[], _account text[], _livemode boolean[], _type text[],
-    _object_type text[], _object_id text[], _api_version text[], _source text[], _raw bytea[]
-) RETURNS TABLE (created timestamptz, id text) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
+    _object_type text[], _object_id text[], _api_version text[], _source text[], _raw bytea[],
+    OUT new_created timestamptz[], OUT new_id text[]
+) LANGUAGE plpgsql AS $$
 BEGIN
-    -- Sorted, so that two writers with the same events wait for each other and never deadlock.
-    RETURN QUERY
-    INSERT INTO tollgate.event_log AS l
-        (created, id, endpoint, account, livemode, type, object_type, object_id, api_version, source, raw)
-    SELECT * FROM unnest(_created, _id, _endpoint, _account, _livemode, _type,
-                         _object_type, _object_id, _api_version, _source, _raw) AS n (created, id)
-    ORDER BY n.created, n.id
-    ON CONFLICT DO NOTHING
-    RETURNING l.created, l.id;
+    WITH fresh AS (
+        INSERT INTO tollgate.event_log AS l
+            (created, id, endpoint, account, livemode, type, object_type, object_id, api_version, source, raw)
+        SELECT * FROM unnest(_created, _id, _endpoint, _account, _livemode, _type,
+                             _object_type, _object_id, _api_version, _source, _raw)
+        ON CONFLICT DO NOTHING
+        RETURNING l.created, l.id
+    )
+    SELECT array_agg(f.created), array_agg(f.id) INTO new_created, new_id FROM fresh f;
 END
 $$;
-COMMENT ON FUNCTION tollgate.record_events IS 'Inserts events and returns the keys of those that are new. Waits for a transaction that is inserting the same event';
+COMMENT ON FUNCTION tollgate.record_events IS 'Inserts events and returns the keys of those that are new, or nulls. Waits for a transaction that is inserting the same event: give them in the order of their keys, or two writers may deadlock';
 
 CREATE FUNCTION tollgate.publish_events(_created timestamptz[], _id text[], _notice text[], _notify text)
     RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql AS $$
@@ -195,18 +195,19 @@ BEGIN
     -- transaction after the other. NOTIFY serialises commits in the same way.
     PERFORM pg_advisory_xact_lock(7809644627822867557);
     RETURN QUERY
-    WITH placed AS (
-        INSERT INTO tollgate.positions AS p (position, created, id)
-        SELECT nextval('tollgate.position_seq'), n.created, n.id
-        FROM (SELECT * FROM unnest(_created, _id) WITH ORDINALITY AS o (created, id, ordinal) ORDER BY ordinal) n
-        RETURNING p.position, p.created, p.id
+    WITH numbered AS MATERIALIZED (
+        SELECT nextval('tollgate.position_seq') AS position, n.created, n.id, n.notice
+        FROM unnest(_created, _id, _notice) AS n (created, id, notice)
+    ), placed AS (
+        INSERT INTO tollgate.positions (position, created, id)
+        SELECT n.position, n.created, n.id FROM numbered n
     ), noticed AS MATERIALIZED (
-        SELECT p.created, p.id, p.position,
+        SELECT n.created, n.id, n.position,
                CASE WHEN _notify = 'event'
-                    THEN pg_notify('tollgate_events', '{"position":' || p.position || ',' || n.notice) END
-        FROM placed p JOIN unnest(_created, _id, _notice) AS n (created, id, notice) USING (created, id)
+                    THEN pg_notify('tollgate_events', '{"position":' || n.position || ',' || n.notice) END
+        FROM numbered n
     )
-    SELECT noticed.created, noticed.id, noticed.position FROM noticed;
+    SELECT n.created, n.id, n.position FROM noticed n;
     IF _notify = 'batch' AND cardinality(_id) > 0 THEN
         PERFORM pg_notify('tollgate_events',
             json_build_object('position', currval('tollgate.position_seq'), 'events', cardinality(_id))::text);
@@ -224,15 +225,19 @@ CREATE FUNCTION tollgate.append_events(
 DECLARE
     _new_created timestamptz[];
     _new_id      text[];
-    _new_notice  text[];
 BEGIN
-    SELECT array_agg(n.created ORDER BY n.ordinal), array_agg(n.id ORDER BY n.ordinal), array_agg(n.notice ORDER BY n.ordinal)
-    INTO _new_created, _new_id, _new_notice
-    FROM unnest(_created, _id, _notice) WITH ORDINALITY AS n (created, id, notice, ordinal)
-    JOIN tollgate.record_events(_created, _id, _endpoint, _account, _livemode, _type,
-                                _object_type, _object_id, _api_version, _source, _raw) USING (created, id);
+    SELECT new_created, new_id INTO _new_created, _new_id
+    FROM tollgate.record_events(_created, _id, _endpoint, _account, _livemode, _type,
+                                _object_type, _object_id, _api_version, _source, _raw);
+    IF cardinality(_new_id) < cardinality(_id) THEN
+        _notice := ARRAY(
+            SELECT n.notice
+            FROM unnest(_new_created, _new_id) WITH ORDINALITY AS f (created, id, ordinal)
+            JOIN unnest(_created, _id, _notice) AS n (created, id, notice) USING (created, id)
+            ORDER BY f.ordinal);
+    END IF;
     IF _new_id IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM tollgate.publish_events(_new_created, _new_id, _new_notice, _notify);
+        RETURN QUERY SELECT * FROM tollgate.publish_events(_new_created, _new_id, _notice, _notify);
     END IF;
 END
 $$;

@@ -64,14 +64,14 @@ impl FromArgMatches for SettingFlags {
 }
 
 impl SettingFlags {
-    /// Whether this setting was given as a flag.
-    pub fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
+    /// The value given as a flag.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
     }
 
-    /// Adds a value, as if it had been given as a flag.
-    pub fn set(&mut self, key: &'static str, value: String) {
-        self.values.insert(key, value);
+    /// Sets a value as if it had been given as a flag; an empty one unsets what other layers say.
+    pub fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.values.insert(key, value.into());
     }
 
     /// Gathers all layers: defaults, file, environment, these flags.

@@ -2,6 +2,7 @@
 //! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
 
 mod check;
+mod demo;
 mod fixtures;
 mod flags;
 mod healthcheck;
@@ -9,6 +10,7 @@ mod migrate;
 mod psql;
 mod replay;
 mod serve;
+mod table;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
     Migrate(migrate::MigrateArgs),
     Check(check::CheckArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Misconfigured;
+use super::{Misconfigured, table};
 use crate::clock::Clock;
 use crate::replay::report::Group;
 use crate::replay::{Options, Pace, Plan, Report, Sender, Target, source};
@@ -160,7 +160,7 @@ fn on_interrupt() -> CancellationToken {
 }
 
 /// On standard error if that is a terminal; otherwise hidden.
-fn progress_bar(planned: usize) -> ProgressBar {
+pub(super) fn progress_bar(planned: usize) -> ProgressBar {
     const TEMPLATE: &str = "{wide_bar} {pos}/{len} {per_sec} {msg} {eta}";
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -169,7 +169,7 @@ fn progress_bar(planned: usize) -> ProgressBar {
     ProgressBar::new(u64::try_from(planned).unwrap_or(u64::MAX)).with_style(style)
 }
 
-fn show(bar: &ProgressBar, so_far: &Report) {
+pub(super) fn show(bar: &ProgressBar, so_far: &Report) {
     bar.set_position(u64::try_from(so_far.sent()).unwrap_or(u64::MAX));
     let lost = so_far.refused() + so_far.failed();
     if lost > 0 {
@@ -179,7 +179,7 @@ fn show(bar: &ProgressBar, so_far: &Report) {
 
 /// The summary for people. Rows that only matter when something is out of the ordinary are left
 /// out when it is not.
-fn summary(report: &Report) -> String {
+pub(super) fn summary(report: &Report) -> String {
     let always = [
         ("sent", report.sent()),
         ("recorded", report.recorded),
@@ -193,7 +193,7 @@ fn summary(report: &Report) -> String {
         ("not sent", report.planned - report.sent()),
         ("retries", usize::try_from(report.retries).unwrap_or(usize::MAX)),
     ];
-    let mut table = plain_table();
+    let mut table = table::plain();
     for (name, count) in always.into_iter().chain(if_any.into_iter().filter(|row| row.1 > 0)) {
         table.add_row([name.to_owned(), count.to_string()]);
     }
@@ -202,20 +202,18 @@ fn summary(report: &Report) -> String {
     for (name, per_mille) in [("p50 ms", 500), ("p99 ms", 990), ("max ms", 1000)] {
         table.add_row([name.to_owned(), format!("{:.2}", milliseconds(report, per_mille))]);
     }
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut text = trimmed(&table);
+    table::align_right(&mut table, &[1]);
+    let mut text = table::text(&table);
     if !report.refusals.is_empty() || !report.failures.is_empty() {
         text.push_str("\n\n");
-        text.push_str(&trimmed(&reasons(report)));
+        text.push_str(&table::text(&reasons(report)));
     }
     text
 }
 
 /// Why deliveries were not taken, a row for each reason.
 fn reasons(report: &Report) -> Table {
-    let mut table = plain_table();
+    let mut table = table::plain();
     table.set_header(["status", "code", "count", "first", "detail"]);
     let mut add = |status: String, code: &str, group: &Group| {
         let (count, origin) = (group.count.to_string(), group.origin.to_string());
@@ -228,18 +226,6 @@ fn reasons(report: &Report) -> Table {
         add("-".into(), kind, group);
     }
     table
-}
-
-fn plain_table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-}
-
-/// The table without the blanks that fill its last column.
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
 }
 
 fn first_sentence(text: &str) -> &str {

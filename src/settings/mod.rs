@@ -296,7 +296,7 @@ fn secrets(text: &str) -> Result<Vec<SigningSecret>, String> {
 }
 
 /// `/var/lib/tollgate` for root, whose home the server's own user cannot enter.
-fn default_data_dir() -> PathBuf {
+pub fn default_data_dir() -> PathBuf {
     let home = || std::env::home_dir().unwrap_or_else(|| PathBuf::from("."));
     if nix::unistd::Uid::effective().is_root() {
         PathBuf::from("/var/lib/tollgate")

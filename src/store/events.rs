@@ -107,7 +107,8 @@ pub struct Recorded {
 /// Writes a batch in one transaction and one round trip; returns those that are new.
 /// The rest were in the log already, or another transaction put them there meanwhile.
 ///
-/// No two events of the batch may have the same key.
+/// No two events of the batch may have the same key, and they must be sorted by it: writers that
+/// insert in different orders would deadlock.
 pub async fn append(
     connection: &mut PgConnection,
     batch: &[&NewEvent],

@@ -38,27 +38,31 @@ pub async fn server(pool: &PgPool) -> Result<Server, StoreError> {
     })
 }
 
-/// One line of what the log holds.
+/// What the log holds of one type of object.
 #[derive(Clone, Debug)]
-pub struct TypeCount {
-    pub event_type: String,
+pub struct ObjectCount {
+    /// None for events that name no object.
+    pub object_type: Option<String>,
+    pub event_types: i64,
     pub events: i64,
     pub objects: i64,
 }
 
-/// How many events of each type there are, most first.
-pub async fn type_counts(pool: &PgPool) -> Result<Vec<TypeCount>, StoreError> {
+/// What the log holds by type of object, most events first. Reads all of it.
+pub async fn object_counts(pool: &PgPool) -> Result<Vec<ObjectCount>, StoreError> {
     let rows = sqlx::query(
-        "SELECT type, count(*), count(DISTINCT object_id) FROM tollgate.events GROUP BY type ORDER BY 2 DESC, 1",
+        "SELECT object_type, count(DISTINCT type), count(*), count(DISTINCT object_id)
+         FROM tollgate.events GROUP BY object_type ORDER BY 3 DESC, 1",
     )
     .fetch_all(pool)
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(TypeCount {
-                event_type: row.try_get(0)?,
-                events: row.try_get(1)?,
-                objects: row.try_get(2)?,
+            Ok(ObjectCount {
+                object_type: row.try_get(0)?,
+                event_types: row.try_get(1)?,
+                events: row.try_get(2)?,
+                objects: row.try_get(3)?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()

@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all the set-up they need. `make help` lists the rest.
+
+SHELL := /bin/sh
+ARGS ?=
+# Where the Postgres of the tests lives while they run. Below /tmp, because as root it runs as
+# another user, who could not enter a home directory.
+export TOLLGATE_TEST_DIR ?= /tmp/tollgate-test-$(shell id -u)
+
+.PHONY: help demo test faults bench lint doc fixtures postgres stop-test-postgres
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
+
+demo: postgres ## See it work: make demo ARGS=--once ends after the summary
+	cargo run --locked --quiet -- demo $(ARGS)
+
+test: postgres ## Run every test
+	@status=0; cargo test --locked --no-fail-fast || status=$$?; scripts/stop-test-postgres; exit $$status
+
+bench: postgres ## Measure ingest; make bench ARGS='--connections 1,64' for a part of it
+	cargo bench --locked --bench ingest -- $(ARGS)
+
+lint: ## Formatting, clippy and docs, with warnings denied
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+fixtures: ## Write fixtures/events anew
+	rm -rf fixtures/events && cargo run --locked --quiet -- fixtures fixtures/events
+
+postgres: ## Make sure that there is a Postgres to run, and what is needed to build
+	@scripts/ensure-tools
+
+stop-test-postgres: ## Stop the Postgres that tests leave running for the next run
+	@scripts/stop-test-postgres

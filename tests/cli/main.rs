@@ -1,0 +1,230 @@
+//! The commands, as a person or a script runs them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use support::{App, SECRET, postgres};
+use tollgate::fixtures::{SEED, START, stories};
+
+/// Runs `tollgate` with nothing from our own environment that it might heed.
+fn tollgate(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(arguments).env_remove("DATABASE_URL").env_remove("STRIPE_WEBHOOK_SECRET");
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_demo_ends_in_a_summary_and_in_order() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let data_dir = data_dir.path().to_str().unwrap();
+    // The port is taken, and a database is configured that must not be touched.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let environment = [
+        ("TOLLGATE_LISTEN", address.as_str()),
+        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+    ];
+    let sent: usize = stories(SEED, START).iter().map(|story| story.events.len()).sum();
+    let first = tollgate(&["demo", "--once", "--data-dir", data_dir], &environment);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let text = stdout(&first);
+    assert!(figure(&text, "recorded") == sent, "{text}");
+    assert!(figure(&text, "duplicate") > sent / 5, "{text}");
+    assert_eq!(figure(&text, "refused"), 0);
+    assert!(text.contains("subscription") && text.contains("in quarantine: 0"), "{text}");
+    assert!(!text.contains(&address), "{text}");
+
+    let second = tollgate(&["demo", "--once", "--data-dir", data_dir], &environment);
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert_eq!(figure(&stdout(&second), "recorded"), 0, "all of it was known");
+    assert_eq!(tollgate::embedded::running(Path::new(data_dir)), None, "the database went with it");
+}
+
+/// The number behind a word at the start of a line.
+fn figure(text: &str, word: &str) -> usize {
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(word))
+        .unwrap_or_else(|| panic!("{word}: {text}"));
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn the_fixtures_are_what_the_generator_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = tollgate(&["fixtures", folder.path().to_str().unwrap()], &[]);
+    assert!(written.status.success());
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/events");
+    let (kept, made) = (files(&kept), files(folder.path()));
+    assert_eq!(kept.len(), made.len(), "run make fixtures");
+    for (kept, made) in kept.iter().zip(&made) {
+        assert!(kept == made, "{} differs: run make fixtures", kept.0);
+    }
+    let types: std::collections::HashSet<_> =
+        made.iter().map(|(name, _)| name.split_once('.').unwrap().1).collect();
+    assert!(types.len() >= 40, "{} event types", types.len());
+}
+
+/// Names and contents, sorted.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for story in std::fs::read_dir(folder).unwrap() {
+        let story = story.unwrap().path();
+        for file in std::fs::read_dir(&story).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            all.push((name, std::fs::read(&path).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_what_is_wrong_and_says_how_to_mend_it() {
+    let url = postgres::fresh_database().await;
+    let good = tollgate(&["check"], &[("DATABASE_URL", &url), ("STRIPE_WEBHOOK_SECRET", SECRET)]);
+    let text = stdout(&good);
+    assert_eq!(good.status.code(), Some(0), "{text}");
+    assert!(text.contains("All is well") && text.contains("Postgres 1"), "{text}");
+    let password = reqwest::Url::parse(&url).unwrap().password().unwrap_or("-none-").to_owned();
+    assert!(!text.contains(SECRET) && !text.contains(&password), "{text}");
+
+    let no_secret = tollgate(&["check"], &[("DATABASE_URL", &url)]);
+    assert_eq!(no_secret.status.code(), Some(1));
+    assert!(stdout(&no_secret).contains("STRIPE_WEBHOOK_SECRET"));
+
+    let unreachable = tollgate(
+        &["check"],
+        &[("DATABASE_URL", "postgres://x@127.0.0.1:1/x"), ("STRIPE_WEBHOOK_SECRET", SECRET)],
+    );
+    assert_eq!(unreachable.status.code(), Some(1));
+    assert!(stdout(&unreachable).contains("is DATABASE_URL right"));
+}
+
+#[test]
+fn a_wrong_configuration_is_told_whole_with_place_and_suggestion() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tollgate.toml");
+    std::fs::write(
+        &config,
+        "batch_event = 7\nqueue_events = 'many'\n[endpoints.x]\nsecret = 'y'\n",
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let names = tollgate(&["check", "--config", config], &[]);
+    assert_eq!(names.status.code(), Some(2));
+    let text = stdout(&names);
+    for part in [
+        "tollgate.toml",
+        "batch_event: there is no such setting; did you mean batch_events?",
+        "[endpoints]",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let values = tollgate(
+        &["serve", "--tolerance", "0s", "--retention", "7d"],
+        &[
+            ("TOLLGATE_BATCH_EVENTS", "many"),
+            ("TOLLGATE_NOTIFY", "always"),
+            ("STRIPE_WEBHOOK_SECRET", "two words"),
+        ],
+    );
+    assert_eq!(values.status.code(), Some(2));
+    let text = stderr(&values);
+    for part in [
+        "batch_events = many (TOLLGATE_BATCH_EVENTS): expected a whole number from 1 to 4096",
+        "notify = always (TOLLGATE_NOTIFY): expected event, batch or off",
+        "tolerance = 0s (--tolerance)",
+        "retention = 7d (--retention): expected at least 35d",
+        "stripe_webhook_secret = … (STRIPE_WEBHOOK_SECRET): the signing secret contains white space",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("two words"));
+    assert_eq!(tollgate(&["serve"], &[]).status.code(), Some(2), "no secret");
+    assert_eq!(tollgate(&["serve", "--no-such-flag"], &[]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_tells_by_its_exit_code() {
+    let app = App::spawn().await;
+    let listen = app.address.to_string();
+    assert_eq!(tollgate(&["healthcheck", "--listen", &listen], &[]).status.code(), Some(0));
+    assert_eq!(
+        tollgate(&["healthcheck", "--url", &app.url("/nowhere")], &[]).status.code(),
+        Some(1)
+    );
+    app.stop().await;
+    assert_eq!(tollgate(&["healthcheck", "--listen", &listen], &[]).status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_makes_the_schema_and_may_be_repeated() {
+    let url = postgres::fresh_database().await;
+    for _ in 0..2 {
+        let migrated = tollgate(&["migrate"], &[("DATABASE_URL", &url)]);
+        assert!(migrated.status.success(), "{}", stderr(&migrated));
+        assert!(stdout(&migrated).contains("up to date"));
+    }
+    let wrong =
+        tollgate(&["migrate"], &[("DATABASE_URL", &url.replace("tollgate_test_", "no_such_"))]);
+    assert_eq!(
+        wrong.status.code(),
+        Some(1),
+        "a database that is not there will not come by waiting"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_sends_files_as_stripe_does_and_counts_what_became_of_them() {
+    let app = App::spawn().await;
+    let (to, folder) =
+        (app.url("/webhooks/stripe"), concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/events"));
+    let replay = |secret: &str, more: &[&str]| {
+        let all: Vec<&str> = ["replay", folder, "--to", &to, "--secret", secret, "--json"]
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect();
+        let output = tollgate(&all, &[]);
+        let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        (output.status.code(), json)
+    };
+    let total = stories(SEED, START).iter().map(|story| story.events.len()).sum::<usize>();
+    let (code, first) =
+        replay(SECRET, &["--shuffle", "3", "--duplicates", "50", "--concurrency", "8"]);
+    assert_eq!((code, &first["recorded"]), (Some(0), &total.into()));
+    assert_eq!(first["duplicate"], total.div_ceil(2));
+    let (_, again) = replay(SECRET, &[]);
+    assert_eq!((&again["recorded"], &again["duplicate"]), (&0.into(), &total.into()));
+    let (_, anew) = replay(SECRET, &["--unique-ids"]);
+    assert_eq!(anew["recorded"], total);
+    assert_eq!(app.events().await, i64::try_from(2 * total).unwrap());
+    let (code, refused) = replay("whsec_wrong", &[]);
+    assert_eq!((code, &refused["refused"]), (Some(1), &total.into()));
+    assert_eq!(refused["reasons"][0]["code"], "signature_mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_opens_the_database_without_showing_the_password() {
+    let url = postgres::fresh_database().await;
+    let printed = tollgate(&["psql", "--print"], &[("DATABASE_URL", &url)]);
+    assert_eq!(stdout(&printed).trim(), url);
+    let asked = tollgate(&["psql", "--", "-Atc", "SELECT 6 * 7"], &[("DATABASE_URL", &url)]);
+    assert_eq!(stdout(&asked).trim(), "42", "{}", stderr(&asked));
+    let nothing = tollgate(&["psql"], &[("TOLLGATE_DATA_DIR", "/nonexistent/tollgate")]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(stderr(&nothing).contains("is not running"));
+}
