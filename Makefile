@@ -6,7 +6,7 @@ ARGS ?=
 # another user, who could not enter a home directory.
 export TOLLGATE_TEST_DIR ?= /tmp/tollgate-test-$(shell id -u)
 
-.PHONY: help demo test faults bench lint doc fixtures postgres stop-test-postgres
+.PHONY: help demo test bench lint fixtures postgres stop-test-postgres
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28

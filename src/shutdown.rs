@@ -45,6 +45,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 requested.cancel();
             } else {
                 tracing::warn!("aborted by a second signal");
+                #[allow(clippy::disallowed_methods, reason = "asked to end at once")]
                 std::process::exit(ABORTED);
             }
         }

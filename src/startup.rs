@@ -23,19 +23,19 @@ use crate::ingest::writer::{Writer, WriterOptions};
 use crate::maintain;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::shutdown::Phase;
-use crate::store::connect::Database;
+use crate::store::connect::{Database, Route};
 use crate::store::{migrations, status};
 
 /// How long to wait at start-up for a database that does not answer yet, as when both are started
 /// at once.
-const DATABASE_WAIT: Duration = Duration::from_secs(60);
+const DATABASE_WAIT: Duration = Duration::from_mins(1);
 
 /// The database, and the server behind it if it is ours.
 #[derive(Debug)]
 pub struct Backend {
-    /// For reading and writing; may lead through a pooler.
+    /// For the writers; may lead through a pooler.
     pub database: Database,
-    /// The server itself, for migrations.
+    /// The server itself, for everything else.
     pub direct: Database,
     embedded: Option<EmbeddedBackend>,
 }
@@ -52,11 +52,16 @@ impl Backend {
     /// Finds the configured database, or starts the embedded one.
     pub async fn open(settings: &DatabaseSettings) -> anyhow::Result<Self> {
         if let Some(url) = &settings.url {
-            let database = Database::new(url.clone(), settings.pooled);
-            let direct = settings
-                .direct_url
-                .clone()
-                .map_or_else(|| database.clone(), |url| Database::new(url, false));
+            let (database, direct) = match &settings.direct_url {
+                Some(direct) => (
+                    Database::new(url.clone(), Route::Pooler),
+                    Database::new(direct.clone(), Route::Direct),
+                ),
+                None => {
+                    let database = Database::new(url.clone(), Route::Direct);
+                    (database.clone(), database)
+                }
+            };
             return Ok(Self { database, direct, embedded: None });
         }
         let options = embedded::Options {
@@ -65,7 +70,7 @@ impl Backend {
             port: settings.pg_port,
         };
         let server = Arc::new(Postgres::start(&options).await?);
-        let database = Database::new(options_of(server.connection()), false);
+        let database = Database::new(options_of(server.connection()), Route::Direct);
         let stop = CancellationToken::new();
         let supervisor = {
             let (server, stop) = (Arc::clone(&server), stop.clone());
@@ -149,24 +154,44 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts everything; when this returns, the gateway takes deliveries.
-    pub async fn start(settings: Settings, clock: Clock) -> anyhow::Result<Self> {
+    /// Starts everything; when this returns, the gateway takes deliveries. `None` if `stop` was
+    /// cancelled before that; whatever was started by then is stopped again, as after an error.
+    pub async fn start(
+        settings: Settings,
+        clock: Clock,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
         if settings.endpoints.is_empty() {
-            bail!(
-                "no signing secret is set: put the endpoint's whsec_… into STRIPE_WEBHOOK_SECRET (from the \
-                 Dashboard's webhook page, or `stripe listen --print-secret`)"
-            );
+            bail!("no endpoint has a signing secret");
         }
         // First, because a port that is taken is found out at once.
         let listener = Listener::bind(settings.listen)
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let backend = Backend::open(&settings.database).await?;
         if settings.database.migrate {
-            backend.migrate().await?;
+            match stop.run_until_cancelled(backend.migrate()).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    backend.close().await?;
+                    return Err(error);
+                }
+                None => {
+                    backend.close().await?;
+                    return Ok(None);
+                }
+            }
         }
-        let pool = backend.database.pool(settings.database.pool);
-        warn_of_unsafe_server(&pool).await;
+        Self::start_on(backend, listener, settings, clock).await.map(Some)
+    }
 
+    async fn start_on(
+        backend: Backend,
+        listener: Listener,
+        settings: Settings,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let pool = backend.direct.pool(settings.database.pool);
+        warn_of_unsafe_server(&pool).await;
         let queue = Arc::new(Queue::new(settings.writing.queue));
         let writers = spawn_writers(&settings, &queue, &backend.database);
         let maintenance_stop = CancellationToken::new();
@@ -193,7 +218,11 @@ impl Gateway {
         });
         let server = listener.serve(intake, parts, settings.http, settings.shutdown_timeout)?;
         let server_handle = server.handle();
-        tracing::info!(address = %listener.address(), database = backend.database.describe(), "ready for deliveries");
+        tracing::info!(
+            address = %listener.address(),
+            database = backend.database.describe(),
+            "ready for deliveries"
+        );
         Ok(Self {
             backend,
             listener,
@@ -254,7 +283,7 @@ fn spawn_writers(settings: &Settings, queue: &Arc<Queue>, database: &Database) -
     let options = WriterOptions {
         batch: settings.writing.batch,
         notify: settings.writing.notify,
-        attempt_timeout: settings.writing.deadline,
+        attempt_limit: settings.writing.deadline,
     };
     (0..settings.writing.writers)
         .map(|_| Writer::new(Arc::clone(queue), database.clone(), options).run())

@@ -1,6 +1,8 @@
 //! `cargo bench --bench ingest`: how fast a gateway takes events, at what latency and cost.
 //! Reads the options and runs the measurements; what each of them does stands in the modules.
 
+#![allow(clippy::disallowed_methods, reason = "each run sends events of its own")]
+
 mod client;
 mod gateway;
 mod results;

@@ -8,7 +8,7 @@ use crate::embedded;
 use crate::settings::Settings;
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
-use crate::store::connect::Database;
+use crate::store::connect::{Database, Route};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
 
@@ -61,7 +61,8 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     secrets(&settings, &mut findings);
     match &settings.database.url {
         Some(url) => {
-            database(&Database::new(url.clone(), settings.database.pooled), &mut findings).await;
+            let url = settings.database.direct_url.as_ref().unwrap_or(url);
+            database(&Database::new(url.clone(), Route::Direct), &mut findings).await;
         }
         None => embedded_postgres(&settings, &mut findings),
     }
@@ -144,7 +145,7 @@ fn judge(name: &str, server: &Server, findings: &mut Findings) {
     match major {
         15..=18 => Findings::ok(&format!("database {name}, Postgres {major}")),
         ..15 => {
-            findings.fail(&format!("database {name} is Postgres {major}: 15 or newer is needed"))
+            findings.fail(&format!("database {name} is Postgres {major}: 15 or newer is needed"));
         }
         _ => Findings::warn(&format!("database {name} is Postgres {major}: tested up to 18")),
     }

@@ -47,7 +47,9 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signal()?;
     println!("Starting a private Postgres and the gateway …");
     let data_dir = settings.database.data_dir.clone();
-    let gateway = Gateway::start(settings, Clock::system()).await?;
+    let Some(gateway) = Gateway::start(settings, Clock::system(), &stop).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let url = format!("http://{}/webhooks/stripe", gateway.address());
 
     let report = send_samples(&url, &secret, &stop).await?;

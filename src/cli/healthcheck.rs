@@ -30,9 +30,10 @@ pub async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
         Some(url) => url,
         None => format!("http://{}/readyz", reachable(args.flags.settings()?.0.listen)),
     };
-    let client = http_client::builder().timeout(args.timeout).build()?;
+    let url: reqwest::Url = url.parse().with_context(|| format!("{url} is no URL"))?;
+    let client = http_client::builder(&url).timeout(args.timeout).build()?;
     let response =
-        client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
+        client.get(url.clone()).send().await.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
     println!("{status} {}", response.text().await.unwrap_or_default());
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

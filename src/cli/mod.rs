@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
-            Command::Psql(args) => psql::run(args).await,
+            Command::Psql(args) => psql::run(&args),
             Command::Replay(args) => replay::run(args).await,
             Command::Fixtures(args) => fixtures::run(&args),
         }

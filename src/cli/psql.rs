@@ -29,7 +29,7 @@ pub struct PsqlArgs {
     flags: SettingFlags,
 }
 
-pub async fn run(args: PsqlArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &PsqlArgs) -> anyhow::Result<ExitCode> {
     let (settings, _) = args.flags.settings()?;
     let url = match &settings.database.url {
         Some(_) => database_url(&args.flags)?,

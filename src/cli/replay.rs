@@ -113,12 +113,9 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     if events.is_empty() {
         bail!("there are no events in what you named: nothing was sent");
     }
-    let options = Options {
-        shuffle: args.shuffle,
-        duplicates: args.duplicates,
-        // Fresh with each run: that is what the option is for.
-        unique_ids: args.unique_ids.then(rand::random),
-    };
+    #[allow(clippy::disallowed_methods, reason = "fresh with each run: that is what it is for")]
+    let unique_ids = args.unique_ids.then(rand::random);
+    let options = Options { shuffle: args.shuffle, duplicates: args.duplicates, unique_ids };
     let plan = Plan::new(events, &options);
     let pace = Pace { concurrency: args.concurrency, interval: args.rate, retries: args.retries };
     let sender = Sender::new(target, pace, Clock::system())?;

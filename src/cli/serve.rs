@@ -37,7 +37,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     // Before anything is started, so that an early signal is not missed.
     let stop = shutdown::on_signal()?;
-    let gateway = Gateway::start(settings, Clock::system()).await?;
-    gateway.run_until(stop).await?;
+    if let Some(gateway) = Gateway::start(settings, Clock::system(), &stop).await? {
+        gateway.run_until(stop).await?;
+    }
     Ok(ExitCode::SUCCESS)
 }

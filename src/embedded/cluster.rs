@@ -50,6 +50,7 @@ pub(super) fn major(home: &Home) -> Result<Option<u32>, EmbeddedError> {
 
 /// Makes the cluster, its password and the database when they are not there yet. Killed at any
 /// moment, it leaves nothing the next call would take for a cluster.
+#[allow(clippy::disallowed_methods, reason = "a password is to be unpredictable, a draft unique")]
 pub(super) async fn ensure(home: &Home, install: &PgInstall) -> Result<(), EmbeddedError> {
     remove_drafts(&home.dir);
     if major(home)?.is_some() {

@@ -184,6 +184,7 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
+#[allow(clippy::disallowed_methods, reason = "which free port it is matters to nobody")]
 fn free_port() -> io::Result<u16> {
     let tries = std::iter::repeat_with(|| rand::random_range(PORTS)).take(100);
     match tries.into_iter().find(|&port| is_free(port)) {

@@ -163,8 +163,9 @@ fn disk(data_dir: &std::path::Path) -> Part {
     let start = Instant::now();
     let (status, message) = match nix::sys::statvfs::statvfs(data_dir) {
         Err(error) => (Status::Fail, format!("{}: {error}", data_dir.display())),
-        Ok(stat) => {
-            let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
+        Ok(space) => {
+            #[allow(clippy::useless_conversion, reason = "the types differ between systems")]
+            let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
             let status = match free {
                 ..DISK_FAIL => Status::Fail,
                 DISK_FAIL..DISK_WARN => Status::Warn,

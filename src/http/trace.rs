@@ -20,6 +20,7 @@ use crate::ingest::handler::Delivery;
 use crate::ingest::queue::Outcome;
 use crate::ingest::{EndpointName, IngestError};
 use crate::shutdown::Phase;
+use crate::stripe::event::EventId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -69,7 +70,7 @@ impl RootSpanBuilder for GatewaySpan {
             tracing::record_all!(
                 span,
                 endpoint = delivery.endpoint.as_ref().map(EndpointName::as_str),
-                event_id = delivery.event_id.as_ref().map(|id| id.as_str()),
+                event_id = delivery.event_id.as_ref().map(EventId::as_str),
                 event_type = delivery.event_type.as_deref(),
                 outcome = outcome,
             );
@@ -96,7 +97,7 @@ fn log_delivery<B>(
             tracing::$level!(
                 status = response.status().as_u16(),
                 endpoint = delivery.endpoint.as_ref().map(EndpointName::as_str),
-                event_id = delivery.event_id.as_ref().map(|id| id.as_str()),
+                event_id = delivery.event_id.as_ref().map(EventId::as_str),
                 event_type = delivery.event_type.as_deref(),
                 latency_ms = latency_ms(started),
                 request_id = started.and_then(|started| started.id.to_str().ok()),

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::Unavailable;
 use super::queue::{Limits, Outcome, Queue, Submission, Work};
-use crate::store::connect::Database;
+use crate::store::connect::{Database, WriterConnection};
 use crate::store::events::{self, NewEvent, Notify, Recorded};
 use crate::store::quarantine::{self, Quarantined};
 use crate::store::{Fault, StoreError};
@@ -21,8 +20,8 @@ pub struct WriterOptions {
     /// The most that one transaction takes.
     pub batch: Limits,
     pub notify: Notify,
-    /// Longest wait for the database's answer to one statement.
-    pub attempt_timeout: Duration,
+    /// Longest that a statement may take.
+    pub attempt_limit: Duration,
 }
 
 /// Waits between attempts, doubling.
@@ -36,7 +35,7 @@ pub struct Writer {
     queue: Arc<Queue>,
     database: Database,
     options: WriterOptions,
-    connection: Option<PgConnection>,
+    connection: Option<WriterConnection>,
 }
 
 /// Why a statement was given up.
@@ -149,7 +148,7 @@ impl Writer {
     ) -> Result<Vec<Recorded>, GivenUp> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.attempt(statement).await {
+            let error = match self.attempt(statement, deadline).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
@@ -166,16 +165,25 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, statement: Statement<'_>) -> Result<Vec<Recorded>, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.database.connect().await?,
+    async fn attempt(
+        &mut self,
+        statement: Statement<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let notify = self.options.notify;
+        let limit = self.options.attempt_limit;
+        let held = self.connection.take();
+        let attempt = async {
+            let mut connection = match held {
+                Some(connection) => connection,
+                None => self.database.connect_writer(limit).await?,
+            };
+            let done = statement.run(&mut connection, notify).await;
+            Ok((done, connection))
         };
-        let limit = self.options.attempt_timeout;
-        let running = statement.run(&mut connection, self.options.notify);
-        let done = match timeout(limit, running).await {
-            Ok(done) => done,
-            Err(_) => Err(StoreError::TimedOut(limit)),
+        let (done, connection) = match timeout_at(deadline, attempt).await {
+            Ok(finished) => finished.map_err(StoreError::Database)?,
+            Err(_) => return Err(StoreError::TimedOut),
         };
         if done.as_ref().err().is_none_or(|error| error.fault() == Fault::Data) {
             self.connection = Some(connection);
@@ -195,7 +203,7 @@ impl Statement<'_> {
     /// The new events, of which a quarantined body is none.
     async fn run(
         self,
-        connection: &mut PgConnection,
+        connection: &mut WriterConnection,
         notify: Notify,
     ) -> Result<Vec<Recorded>, StoreError> {
         match self {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use time::OffsetDateTime;
 
 use super::partitions::next_month;
 use crate::clock::Clock;
@@ -29,19 +28,14 @@ pub async fn run_once(
     let oldest_kept = clock.now() - keep;
     for month in maintenance::months(pool).await?.into_iter().take(MONTHS_AT_ONCE) {
         let end = next_month(month).midnight().assume_utc();
-        if end > oldest_kept || !maintenance::drop_oldest_month(pool).await? {
+        if end > oldest_kept || !maintenance::drop_month(pool, month).await? {
             break;
         }
-        tracing::info!(%month, "dropped a month of the log, and everything older");
-        delete_rows(pool, end).await?;
+        tracing::info!(%month, "dropped a month of the log");
     }
-    Ok(())
-}
-
-/// In small steps, so that no transaction is long.
-async fn delete_rows(pool: &PgPool, before: OffsetDateTime) -> Result<(), StoreError> {
+    // In small steps, so that no transaction is long; what is left is for the next run.
     for _ in 0..STATEMENTS_AT_ONCE {
-        if maintenance::delete_before(pool, before, ROWS_AT_ONCE).await? == 0 {
+        if maintenance::delete_before(pool, oldest_kept, ROWS_AT_ONCE).await? == 0 {
             break;
         }
     }

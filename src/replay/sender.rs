@@ -74,15 +74,11 @@ enum Attempt {
 impl Sender {
     /// Sets up the connections' client; nothing is sent yet.
     pub fn new(target: Target, pace: Pace, clock: Clock) -> Result<Self, SetupError> {
-        let mut client = http_client::builder()
+        let client = http_client::builder(&target.url)
             .default_headers(headers())
             .http1_title_case_headers()
             .pool_max_idle_per_host(pace.concurrency.get())
             .timeout(ANSWER_TIMEOUT);
-        if target.url.scheme() == "http" {
-            // Systems without root certificates exist, and here none are needed.
-            client = client.tls_certs_only([]);
-        }
         Ok(Self { client: client.build()?, target, pace, clock })
     }
 

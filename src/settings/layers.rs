@@ -102,14 +102,21 @@ impl Layers {
         if problems.is_empty() { Ok(layers) } else { Err(problems) }
     }
 
+    /// An empty text unsets what lower layers say: `VARIABLE= tollgate …` gives the default.
     fn set(&mut self, setting: &Setting, text: String, origin: Origin) {
-        self.values.insert(setting.key, Layered { text, origin });
+        if !text.trim().is_empty() {
+            self.values.insert(setting.key, Layered { text, origin });
+        } else if setting.default.is_empty() {
+            self.values.remove(setting.key);
+        } else {
+            let text = setting.default.to_owned();
+            self.values.insert(setting.key, Layered { text, origin: Origin::Default });
+        }
     }
 
-    /// The value of a setting, if it has one. An empty text counts as none, so that
-    /// `VARIABLE= tollgate …` unsets.
+    /// The value of a setting, if it has one.
     pub fn get(&self, key: &str) -> Option<&Layered> {
-        self.values.get(key).filter(|value| !value.text.trim().is_empty())
+        self.values.get(key)
     }
 
     fn read_file(&mut self, path: &Path, problems: &mut Vec<Problem>) {

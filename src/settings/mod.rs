@@ -43,9 +43,8 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// None: the embedded server.
     pub url: Option<PgConnectOptions>,
-    /// For what does not pass a pooler.
+    /// The server itself, if `url` leads through a pooler.
     pub direct_url: Option<PgConnectOptions>,
-    pub pooled: bool,
     pub pool: u32,
     pub migrate: bool,
     pub data_dir: PathBuf,
@@ -156,6 +155,12 @@ impl Settings {
                 }),
             },
         };
+        if settings.writing.queue.bytes < settings.http.body.size {
+            read.problems.push(Problem(format!(
+                "queue_bytes = {}: expected at least max_body, {}, or a body of that size could never be taken",
+                settings.writing.queue.bytes, settings.http.body.size
+            )));
+        }
         if read.problems.is_empty() { Ok(settings) } else { Err(read.problems) }
     }
 }
@@ -169,7 +174,6 @@ fn database(read: &mut Reader<'_>) -> DatabaseSettings {
     DatabaseSettings {
         url: read.optional("database_url", url),
         direct_url: read.optional("database_direct_url", url),
-        pooled: read.required("database_pooler", false, parse::flag),
         pool: read.required("database_pool", 1, |text| {
             parse::whole(text, 2, 100).map(|n| u32::try_from(n).unwrap_or(u32::MAX))
         }),

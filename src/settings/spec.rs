@@ -53,16 +53,10 @@ pub const ALL: &[Setting] = &[
         "DATABASE_URL",
         "postgres://… to write to; without it Tollgate runs a Postgres of its own",
     ),
-    setting(
-        "database_pooler",
-        "TOLLGATE_DATABASE_POOLER",
-        "false",
-        "true if DATABASE_URL leads through a pooler in transaction mode (PgBouncer)",
-    ),
     secret(
         "database_direct_url",
         "TOLLGATE_DATABASE_DIRECT_URL",
-        "With a pooler: the database itself, for migrations",
+        "Set it if DATABASE_URL leads through a pooler in transaction mode (PgBouncer): the server itself, for all but the writers",
     ),
     setting(
         "database_pool",

@@ -8,8 +8,8 @@ pub enum StoreError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     /// No answer in time; what the statement did is unknown.
-    #[error("the database did not answer within {0:?}")]
-    TimedOut(std::time::Duration),
+    #[error("the database did not answer in time")]
+    TimedOut,
 }
 
 /// What to do about a [`StoreError`].
@@ -32,9 +32,10 @@ impl StoreError {
                 _ => Fault::Transient,
             };
         };
-        // 21 cardinality, 22 data exception, 23 integrity constraint, 54 program limit exceeded.
+        // 21 cardinality, 22 data exception, 23 integrity constraint. Not 54, program limit exceeded:
+        // our values are bounded, and a full NOTIFY queue is of that class.
         match error.code().as_deref().map(|code| code.get(..2).unwrap_or_default()) {
-            Some("21" | "22" | "23" | "54") => Fault::Data,
+            Some("21" | "22" | "23") => Fault::Data,
             _ => Fault::Transient,
         }
     }

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::postgres::PgConnection;
 
 use super::StoreError;
+use super::connect::WriterConnection;
 use crate::stripe::event::{Envelope, EventId};
 
 /// How an event came here.
@@ -110,14 +110,14 @@ pub struct Recorded {
 /// No two events of the batch may have the same key, and they must be sorted by it: writers that
 /// insert in different orders would deadlock.
 pub async fn append(
-    connection: &mut PgConnection,
+    connection: &mut WriterConnection,
     batch: &[&NewEvent],
     notify: Notify,
 ) -> Result<Vec<Recorded>, StoreError> {
     fn column<'a, T>(batch: &[&'a NewEvent], value: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
         batch.iter().map(|event| value(event)).collect()
     }
-    let rows = sqlx::query(
+    let statement = sqlx::query(
         r#"SELECT created, id, "position" FROM tollgate.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"#,
     )
     .bind(column(batch, |e| e.envelope.created))
@@ -132,10 +132,11 @@ pub async fn append(
     .bind(column(batch, |e| e.source.as_str()))
     .bind(column(batch, |e| &e.raw[..]))
     .bind(column(batch, |e| Notice::tail(&e.envelope)))
-    .bind(notify.as_str())
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
+    .bind(notify.as_str());
+    connection
+        .transact(statement)
+        .await?
+        .iter()
         .map(|row| {
             Ok(Recorded {
                 created: row.try_get(0)?,

@@ -19,10 +19,9 @@ pub async fn add_month(pool: &PgPool, month: Date) -> Result<bool, StoreError> {
     alone(pool, sqlx::query("SELECT tollgate.add_month($1)").bind(month)).await
 }
 
-/// Forgets the oldest month and everything before it. False if another replica is changing
-/// partitions.
-pub async fn drop_oldest_month(pool: &PgPool) -> Result<bool, StoreError> {
-    alone(pool, sqlx::query("SELECT tollgate.drop_oldest_month()")).await
+/// Forgets `month`, which must be the oldest. False if another replica is changing partitions.
+pub async fn drop_month(pool: &PgPool, month: Date) -> Result<bool, StoreError> {
+    alone(pool, sqlx::query("SELECT tollgate.drop_month($1)").bind(month)).await
 }
 
 /// Runs a partition-changing statement in a transaction that no other replica's overlaps, and that
@@ -32,6 +31,7 @@ async fn alone(
     pool: &PgPool,
     statement: Query<'_, sqlx::Postgres, PgArguments>,
 ) -> Result<bool, StoreError> {
+    #[allow(clippy::disallowed_methods, reason = "maintenance is never cancelled in a statement")]
     let mut transaction = pool.begin().await?;
     let mine = sqlx::query_scalar(
         "SELECT set_config('lock_timeout', '1s', true) IS NOT NULL
@@ -46,28 +46,28 @@ async fn alone(
     Ok(mine)
 }
 
-/// Deletes positions and quarantined bodies from before `before`, at most `limit` of each;
-/// returns how many went. For positions whose events were dropped with their partition.
+/// Deletes rows that dropping months leaves behind, at most `limit` of each kind; returns how many
+/// went: events of the open-ended past and quarantined bodies that came before `before`, and
+/// positions of events that are gone.
 pub async fn delete_before(
     pool: &PgPool,
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    let positions = sqlx::query(
-        "DELETE FROM tollgate.positions WHERE position IN
-            (SELECT position FROM tollgate.positions WHERE created < $1 ORDER BY position LIMIT $2)",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    let bodies = sqlx::query(
+    let mut deleted = 0;
+    for statement in [
+        "DELETE FROM tollgate.event_log_past WHERE (created, id) IN
+            (SELECT created, id FROM tollgate.event_log_past WHERE received_at < $1 LIMIT $2)",
         "DELETE FROM tollgate.quarantine WHERE sha256 IN
             (SELECT sha256 FROM tollgate.quarantine WHERE received_at < $1 LIMIT $2)",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(positions.rows_affected() + bodies.rows_affected())
+        "DELETE FROM tollgate.positions WHERE position IN
+            (SELECT position FROM tollgate.positions p
+             WHERE created < $1
+               AND NOT EXISTS (SELECT FROM tollgate.event_log l WHERE (l.created, l.id) = (p.created, p.id))
+             ORDER BY position LIMIT $2)",
+    ] {
+        let done = sqlx::query(statement).bind(before).bind(limit).execute(pool).await?;
+        deleted += done.rows_affected();
+    }
+    Ok(deleted)
 }

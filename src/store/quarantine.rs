@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use sqlx::postgres::PgConnection;
 
 use super::StoreError;
+use super::connect::WriterConnection;
 
 /// A signed body that cannot be recorded as an event.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Quarantined {
 }
 
 /// Keeps a body, unless the same bytes are kept already.
-pub async fn keep(connection: &mut PgConnection, body: &Quarantined) -> Result<(), StoreError> {
-    sqlx::query(
+pub async fn keep(connection: &mut WriterConnection, body: &Quarantined) -> Result<(), StoreError> {
+    let statement = sqlx::query(
         "INSERT INTO tollgate.quarantine (sha256, endpoint, reason, detail, event_id, raw)
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
@@ -31,8 +31,7 @@ pub async fn keep(connection: &mut PgConnection, body: &Quarantined) -> Result<(
     .bind(body.reason)
     .bind(&body.detail)
     .bind(&body.event_id)
-    .bind(&body.raw[..])
-    .execute(connection)
-    .await?;
+    .bind(&body.raw[..]);
+    connection.transact(statement).await?;
     Ok(())
 }

@@ -18,7 +18,7 @@ pub struct Server {
     pub version: i32,
     /// Settings without which a commit may be lost, and that are off.
     pub unsafe_settings: Vec<String>,
-    /// Whether the role may create schemas in the database, or the schema is there already.
+    /// Whether the role may create our schema, or tables in it if it is there.
     pub may_create: bool,
 }
 
@@ -27,7 +27,8 @@ pub async fn server(pool: &PgPool) -> Result<Server, StoreError> {
         "SELECT current_setting('server_version_num')::int,
                 (SELECT coalesce(array_agg(name::text ORDER BY name), '{}') FROM pg_settings
                  WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'),
-                has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('tollgate') IS NOT NULL",
+                CASE WHEN to_regnamespace('tollgate') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                     ELSE has_schema_privilege('tollgate', 'CREATE') END",
     )
     .fetch_one(pool)
     .await?;

@@ -90,7 +90,7 @@ async fn ambiguous_framing_is_refused() {
 #[tokio::test]
 async fn garbage_and_a_thousand_headers_are_client_errors() {
     let app = App::spawn().await;
-    let many: String = (0..1000).map(|n| format!("X-Header-{n}: value\r\n")).collect();
+    let many = "X-Header: value\r\n".repeat(1000);
     for request in [
         format!("POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
         "\0\0\0\0 garbage \r\n\r\n".to_owned(),

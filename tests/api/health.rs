@@ -39,7 +39,7 @@ async fn readiness_goes_first_and_deliveries_are_still_taken() {
     let (address, pool) = (app.address, app.pool.clone());
     let stopping = tokio::spawn(app.stop());
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    let client = tollgate::http_client::builder().build().unwrap();
+    let client = crate::support::client();
     let ready = client.get(format!("http://{address}/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
     let body = event("evt_1");

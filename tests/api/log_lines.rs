@@ -30,7 +30,7 @@ async fn a_line_names_the_event_and_holds_neither_secret_nor_body() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let client = tollgate::http_client::builder().build().unwrap();
+    let client = crate::support::client();
     let ready = format!("http://{address}/readyz");
     while !client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200) {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -62,7 +62,7 @@ async fn a_line_names_the_event_and_holds_neither_secret_nor_body() {
     assert_eq!(span["endpoint"], "default");
     assert_eq!(span["outcome"], "recorded");
     assert_eq!(span["request_id"], "req-1");
-    let refused = of("request refused");
+    let refused = of("delivery refused");
     assert_eq!(
         (&refused["level"], &refused["span"]["outcome"]),
         (&"WARN".into(), &"signature_no_v1".into())

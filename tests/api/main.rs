@@ -1,5 +1,7 @@
 //! The gateway from outside: real HTTP, a real Postgres, a database for each test.
 
+#![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

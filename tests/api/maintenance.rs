@@ -80,14 +80,35 @@ async fn retention_drops_whole_months_and_what_is_older() {
     assert_eq!(app.events().await, 3, "the first month is not over for 35 days yet");
 
     retention::run_once(&app.pool, keep, &at(68)).await.unwrap();
-    let left: Vec<String> =
-        sqlx::query_scalar("SELECT id FROM tollgate.events").fetch_all(&app.pool).await.unwrap();
-    assert_eq!(left, ["evt_second"]);
-    assert_eq!(app.count("SELECT count(*) FROM tollgate.positions").await, 1);
-    assert_eq!(app.quarantined().await, 1, "it came today");
-    // What is older than anything kept still has a place.
+    assert_eq!(app.count("SELECT count(*) FROM tollgate.events WHERE id = 'evt_first'").await, 0);
+    assert_eq!(app.count("SELECT count(*) FROM tollgate.positions").await, app.events().await);
+    // What is old but came just now is kept as long as anything else that came now.
+    assert_eq!(app.events().await, 2);
+    assert_eq!(app.quarantined().await, 1);
     deliver_at(&app, "evt_late", start + DAY).await;
     assert_eq!(partition_of(&app, "evt_late").await, "event_log_past");
+
+    retention::run_once(&app.pool, keep, &at(4000)).await.unwrap();
+    assert_eq!((app.events().await, app.quarantined().await), (0, 0));
+    assert_eq!(app.count("SELECT count(*) FROM tollgate.positions").await, 0);
+    deliver_at(&app, "evt_new", start + 90 * DAY).await;
+}
+
+#[tokio::test]
+async fn replicas_that_drop_at_the_same_time_drop_one_month_once() {
+    let app = App::spawn().await;
+    let months = tollgate::store::maintenance::months(&app.pool).await.unwrap();
+    // Both have read the list; the second must not drop the next month in the place of the first.
+    for dropped in [true, false] {
+        let done: bool = sqlx::query_scalar("SELECT tollgate.drop_month($1)")
+            .bind(months[0])
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+        assert_eq!(done, dropped);
+    }
+    let left = tollgate::store::maintenance::months(&app.pool).await.unwrap();
+    assert_eq!(left, months[1..]);
 }
 
 #[tokio::test]

@@ -76,6 +76,28 @@ async fn a_database_that_does_not_answer_is_503_and_the_event_is_not_lost_when_i
 }
 
 #[tokio::test]
+async fn statements_that_are_given_up_do_not_pile_up_in_the_server() {
+    let app = App::spawn_with(&[("write_deadline", "300ms")]).await;
+    let mut lock = app.pool.begin().await.unwrap();
+    lock.execute("LOCK TABLE tollgate.event_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    for n in 0..8 {
+        let start = std::time::Instant::now();
+        assert_eq!(app.deliver(event(&format!("evt_{n}"))).await.status, 503);
+        assert!(start.elapsed() < Duration::from_millis(450), "the deadline holds");
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let waiting = app
+        .count(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .await;
+    assert_eq!(waiting, 0);
+    lock.rollback().await.unwrap();
+    assert_eq!(app.deliver(event("evt_0")).await.status, 200);
+}
+
+#[tokio::test]
 async fn lost_connections_are_made_anew_without_an_answer_but_2xx() {
     let app = App::spawn().await;
     for n in 0..30 {

@@ -1,5 +1,7 @@
 //! The commands, as a person or a script runs them.
 
+#![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -156,6 +158,36 @@ fn a_wrong_configuration_is_told_whole_with_place_and_suggestion() {
     assert!(!text.contains("two words"));
     assert_eq!(tollgate(&["serve"], &[]).status.code(), Some(2), "no secret");
     assert_eq!(tollgate(&["serve", "--no-such-flag"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn an_empty_variable_gives_the_default() {
+    let shown = tollgate(&["check"], &[("TOLLGATE_MAX_BODY", ""), ("DATABASE_URL", " ")]);
+    let line = stdout(&shown).lines().find(|line| line.contains("max_body")).unwrap().to_owned();
+    assert!(line.contains("1MiB") && line.contains("default"), "{line}");
+}
+
+#[test]
+fn a_queue_that_cannot_take_the_largest_body_is_refused() {
+    let environment = [("STRIPE_WEBHOOK_SECRET", SECRET), ("TOLLGATE_QUEUE_BYTES", "1KiB")];
+    let refused = tollgate(&["serve"], &environment);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("expected at least max_body"), "{}", stderr(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_waiting_for_the_database_is_heeded() {
+    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--database-url", "postgres://x@127.0.0.1:1/x"])
+        .env("STRIPE_WEBHOOK_SECRET", SECRET)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let pid = nix::unistd::Pid::from_raw(gateway.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), gateway.wait()).await;
+    assert!(ended.expect("it ends at once").unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

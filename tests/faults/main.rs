@@ -1,6 +1,8 @@
 //! The five promises under fire: processes killed, connections cut, shutdown under load.
 //! `TOLLGATE_FAULT_ROUNDS` sets how many rounds each test goes (20, and 10 for shutdown).
 
+#![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

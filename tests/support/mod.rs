@@ -49,6 +49,12 @@ pub fn event(id: &str) -> String {
     )
 }
 
+/// An HTTP client as a test needs it.
+pub fn client() -> reqwest::Client {
+    let any = "http://localhost".parse().unwrap();
+    http_client::builder(&any).timeout(Duration::from_secs(30)).build().unwrap()
+}
+
 /// A gateway under test, in this process, on a database of its own.
 pub struct App {
     pub address: SocketAddr,
@@ -123,15 +129,15 @@ impl App {
         let config = config.map(Path::to_owned);
         let inputs = Inputs { config, flags: Some(&flags), ..Inputs::default() };
         let settings = Settings::parse(&Layers::gather(&inputs).unwrap()).unwrap();
-        let gateway = Gateway::start(settings, Clock::system()).await.unwrap();
-        let address = gateway.address();
         let stop = CancellationToken::new();
+        let gateway = Gateway::start(settings, Clock::system(), &stop).await.unwrap().unwrap();
+        let address = gateway.address();
         let running = tokio::spawn(gateway.run_until(stop.clone()));
         Self {
             address,
             pool: PgPool::connect(database_url).await.unwrap(),
             database_url: database_url.to_owned(),
-            client: http_client::builder().timeout(Duration::from_secs(30)).build().unwrap(),
+            client: client(),
             stop,
             running,
         }

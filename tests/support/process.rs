@@ -48,8 +48,7 @@ impl Process {
     }
 
     async fn until_ready(&mut self) {
-        let client =
-            tollgate::http_client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        let client = super::client();
         for _ in 0..600 {
             let ready = client.get(format!("http://{}/readyz", self.address)).send().await;
             if ready.is_ok_and(|answer| answer.status() == 200) {
@@ -67,7 +66,7 @@ impl Process {
     }
 
     pub async fn wait(&mut self) -> ExitStatus {
-        tokio::time::timeout(Duration::from_secs(60), self.child.wait())
+        tokio::time::timeout(Duration::from_mins(1), self.child.wait())
             .await
             .expect("an end within a minute")
             .unwrap()
