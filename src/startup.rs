@@ -9,7 +9,7 @@ use actix_web::dev::ServerHandle;
 use anyhow::{Context, bail};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,8 @@ use crate::embedded::{self, Postgres};
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
 use crate::ingest::Intake;
-use crate::ingest::queue::Queue;
-use crate::ingest::writer::{Writer, WriterOptions};
+use crate::ingest::lanes::Lanes;
+use crate::ingest::writer::WriterOptions;
 use crate::maintain;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::shutdown::Phase;
@@ -143,8 +143,7 @@ pub struct Gateway {
     listener: Listener,
     server: JoinHandle<std::io::Result<()>>,
     server_handle: ServerHandle,
-    queue: Arc<Queue>,
-    writers: JoinSet<()>,
+    lanes: Arc<Lanes>,
     maintenance: JoinHandle<()>,
     maintenance_stop: CancellationToken,
     phase: Phase,
@@ -192,8 +191,7 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let pool = backend.direct.pool(settings.database.pool);
         warn_of_unsafe_server(&pool).await;
-        let queue = Arc::new(Queue::new(settings.writing.queue));
-        let writers = spawn_writers(&settings, &queue, &backend.database);
+        let lanes = Arc::new(lanes(&settings, &backend.database));
         let maintenance_stop = CancellationToken::new();
         let maintenance = tokio::spawn(maintain::run(
             pool.clone(),
@@ -204,19 +202,24 @@ impl Gateway {
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
-            queue: Arc::clone(&queue),
+            lanes: Arc::clone(&lanes),
             phase: phase.clone(),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
-        let intake = Arc::new(Intake {
+        let intake = Intake {
             endpoints: settings.endpoints,
-            queue: Arc::clone(&queue),
             clock,
             tolerance: settings.tolerance,
             body: settings.http.body,
             write_deadline: settings.writing.deadline,
-        });
-        let server = listener.serve(intake, parts, settings.http, settings.shutdown_timeout)?;
+        };
+        let server = listener.serve(
+            intake,
+            Arc::clone(&lanes),
+            parts,
+            settings.http,
+            settings.shutdown_timeout,
+        )?;
         let server_handle = server.handle();
         tracing::info!(
             address = %listener.address(),
@@ -228,8 +231,7 @@ impl Gateway {
             listener,
             server: tokio::spawn(server),
             server_handle,
-            queue,
-            writers,
+            lanes,
             maintenance,
             maintenance_stop,
             phase,
@@ -260,14 +262,13 @@ impl Gateway {
         tokio::select! {
             () = stop.cancelled() => {}
             ended = &mut self.server => bail!("the HTTP server ended by itself: {ended:?}"),
-            Some(ended) = self.writers.join_next() => bail!("a writer ended by itself: {ended:?}"),
+            () = self.lanes.writer_ended() => bail!("a writer ended by itself"),
         }
         self.phase.begin_draining();
         sleep(self.drain).await;
         self.listener.stop(self.server_handle).await;
         self.server.await.context("the HTTP server failed")??;
-        self.queue.close();
-        let written = timeout(self.shutdown_timeout, self.writers.join_all()).await;
+        let written = timeout(self.shutdown_timeout, self.lanes.drain()).await;
         self.maintenance_stop.cancel();
         let maintained = timeout(self.shutdown_timeout, self.maintenance).await;
         drop(timeout(self.shutdown_timeout, self.pool.close()).await);
@@ -279,15 +280,15 @@ impl Gateway {
     }
 }
 
-fn spawn_writers(settings: &Settings, queue: &Arc<Queue>, database: &Database) -> JoinSet<()> {
+fn lanes(settings: &Settings, database: &Database) -> Lanes {
+    let writing = settings.writing;
     let options = WriterOptions {
-        batch: settings.writing.batch,
-        notify: settings.writing.notify,
-        attempt_limit: settings.writing.deadline,
+        batch: writing.batch,
+        notify: writing.notify,
+        attempt_limit: writing.deadline,
     };
-    (0..settings.writing.writers)
-        .map(|_| Writer::new(Arc::clone(queue), database.clone(), options).run())
-        .collect()
+    let (threads, largest) = (settings.http.workers, settings.http.body.size);
+    Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)
 }
 
 /// A server that forgets commits breaks the first promise, whatever the gateway does.

@@ -11,7 +11,7 @@ use actix_web::web::Data;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use crate::ingest::queue::Queue;
+use crate::ingest::lanes::Lanes;
 use crate::shutdown::Phase;
 use crate::store::migrations::{self, SchemaState};
 use crate::store::status;
@@ -31,7 +31,7 @@ const QUEUE_WARN: usize = 80;
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub pool: PgPool,
-    pub queue: Arc<Queue>,
+    pub lanes: Arc<Lanes>,
     pub phase: Phase,
     /// The data directory, if the database is embedded.
     pub embedded: Option<PathBuf>,
@@ -121,7 +121,7 @@ impl Parts {
     }
 
     fn intake_queue(&self) -> Part {
-        let depth = self.queue.depth();
+        let depth = self.lanes.depth();
         let share =
             (depth.events * 100 / depth.limits.events).max(depth.bytes * 100 / depth.limits.bytes);
         let status = match share {

@@ -13,6 +13,7 @@ use nix::sys::socket::{Backlog, listen};
 use tracing_actix_web::TracingLogger;
 
 use super::{health, problem, trace};
+use crate::ingest::lanes::Lanes;
 use crate::ingest::{Intake, handler};
 use crate::settings::HttpSettings;
 use crate::shutdown::Phase;
@@ -50,15 +51,18 @@ impl Listener {
     /// Starts serving; the server must be awaited, and is stopped through its handle.
     pub fn serve(
         &self,
-        intake: Arc<Intake>,
+        intake: Intake,
+        lanes: Arc<Lanes>,
         parts: health::Parts,
         settings: HttpSettings,
         shutdown_timeout: Duration,
     ) -> std::io::Result<Server> {
         let phase = Data::new(parts.phase.clone());
-        let (intake, parts) = (Data::from(intake), Data::new(parts));
+        let (intake, parts) = (Data::new(intake), Data::new(parts));
+        // Called once on each of the server's threads.
         let server = HttpServer::new(move || {
             App::new()
+                .app_data(Data::from(lanes.start_here()))
                 .app_data(intake.clone())
                 .app_data(parts.clone())
                 .app_data(Data::<Phase>::clone(&phase))

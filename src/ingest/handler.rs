@@ -1,8 +1,6 @@
 //! The webhook route: bytes in, an answer out once the event is committed.
 //! Reads the request and asks the parts; each step's own rules live with the part.
 
-use std::sync::Arc;
-
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
@@ -24,7 +22,6 @@ use crate::stripe::signature::{SignatureError, SignatureHeader, Tolerance};
 #[derive(Debug)]
 pub struct Intake {
     pub endpoints: Endpoints,
-    pub queue: Arc<Queue>,
     pub clock: Clock,
     pub tolerance: Tolerance,
     pub body: BodyLimits,
@@ -57,8 +54,9 @@ pub async fn receive_default(
     request: HttpRequest,
     payload: Payload,
     intake: Data<Intake>,
+    queue: Data<Queue>,
 ) -> Result<HttpResponse, IngestError> {
-    intake.receive(&request, payload, EndpointName::DEFAULT).await
+    intake.receive(&request, payload, EndpointName::DEFAULT, &queue).await
 }
 
 /// `POST /webhooks/stripe/{endpoint}`.
@@ -67,8 +65,9 @@ pub async fn receive_named(
     payload: Payload,
     name: Path<String>,
     intake: Data<Intake>,
+    queue: Data<Queue>,
 ) -> Result<HttpResponse, IngestError> {
-    intake.receive(&request, payload, &name).await
+    intake.receive(&request, payload, &name, &queue).await
 }
 
 impl Intake {
@@ -77,9 +76,10 @@ impl Intake {
         request: &HttpRequest,
         mut payload: Payload,
         endpoint: &str,
+        queue: &Queue,
     ) -> Result<HttpResponse, IngestError> {
         let mut delivery = Delivery::default();
-        let answer = self.handle(request, &mut payload, endpoint, &mut delivery).await;
+        let answer = self.handle(request, &mut payload, endpoint, queue, &mut delivery).await;
         request.extensions_mut().insert(delivery);
         answer
     }
@@ -89,6 +89,7 @@ impl Intake {
         request: &HttpRequest,
         payload: &mut Payload,
         endpoint: &str,
+        queue: &Queue,
         delivery: &mut Delivery,
     ) -> Result<HttpResponse, IngestError> {
         let endpoint = self.endpoints.get(endpoint).ok_or(IngestError::UnknownEndpoint)?;
@@ -98,8 +99,7 @@ impl Intake {
 
         let work = sort(endpoint, body.into(), delivery);
         let deadline = Instant::now() + self.write_deadline;
-        let outcome = self
-            .queue
+        let outcome = queue
             .submit(work, deadline)?
             .await
             // The writer is gone without an answer: it cannot say what it did.

@@ -6,6 +6,7 @@ pub mod body;
 pub mod endpoint;
 pub mod error;
 pub mod handler;
+pub mod lanes;
 pub mod queue;
 pub mod writer;
 

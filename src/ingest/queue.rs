@@ -69,7 +69,7 @@ impl Submission {
 }
 
 /// How much may wait, and how much is taken at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     pub events: usize,
     pub bytes: usize,
@@ -91,12 +91,11 @@ struct State {
 }
 
 /// How full the queue is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Depth {
     pub events: usize,
     pub bytes: usize,
     pub limits: Limits,
-    pub closed: bool,
 }
 
 impl Queue {
@@ -163,12 +162,7 @@ impl Queue {
 
     pub fn depth(&self) -> Depth {
         let state = self.state();
-        Depth {
-            events: state.waiting.len(),
-            bytes: state.bytes,
-            limits: self.limits,
-            closed: state.closed,
-        }
+        Depth { events: state.waiting.len(), bytes: state.bytes, limits: self.limits }
     }
 }
 

@@ -91,8 +91,8 @@ pub const ALL: &[Setting] = &[
     setting(
         "writers",
         "TOLLGATE_WRITERS",
-        "2",
-        "Writers, each with a connection; more than 2 seldom help",
+        "1",
+        "Writers per HTTP thread, each with a database connection; more seldom help",
     ),
     setting(
         "batch_events",
@@ -144,7 +144,7 @@ pub const ALL: &[Setting] = &[
         "http_workers",
         "TOLLGATE_HTTP_WORKERS",
         "",
-        "Threads that serve HTTP; default: one per core, at most 4",
+        "Threads that serve HTTP; default: one per core, at most 4; each has a queue and writers of its own",
     ),
     setting(
         "retention",

@@ -6,13 +6,13 @@
 //! all is reported as [`Unusable`] for quarantine.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
-use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::lenient::{Member, Members};
+use super::lenient::{members, members_within};
 
 /// Longest text read into a column or a notification, in bytes of UTF-8. Stripe documents object
 /// ids of up to 255 characters (<https://docs.stripe.com/upgrades>); it bounds index keys too,
@@ -161,18 +161,21 @@ struct Top<'a> {
 }
 
 impl Subject {
-    /// One walk through `data`, down into its `object`; the thin kind is told in `related_object`.
+    /// Both members stand at the front of Stripe's objects: the walk ends once they are found.
     fn of(top: &Top<'_>) -> Self {
         let (mut object_type, mut object_id) = (None, None);
         if let Some(data) = top.data {
-            let object = Members(|key: &str, value| match key {
-                "id" => object_id = Some(value),
-                "object" => object_type = Some(value),
-                _ => {}
+            members_within(data.get(), "object", |key, value| {
+                match key {
+                    "id" => object_id = Some(value),
+                    "object" => object_type = Some(value),
+                    _ => {}
+                }
+                match (object_id, object_type) {
+                    (Some(_), Some(_)) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
             });
-            let mut json = serde_json::Deserializer::from_str(data.get());
-            // Fails where one of the two is no object: then there is nothing to read in it.
-            let _ = Member { key: "object", value: object }.deserialize(&mut json);
         } else if let Some(related) = top.related_object {
             members(related.get(), |key, value| match key {
                 "id" => object_id = Some(value),
@@ -185,12 +188,6 @@ impl Subject {
             object_id: object_id.and_then(identity),
         }
     }
-}
-
-/// Walks the members of `text`; false if it is not one well-formed JSON object.
-fn members<'a>(text: &'a str, member: impl FnMut(&str, &'a RawValue)) -> bool {
-    let mut json = serde_json::Deserializer::from_str(text);
-    Members(member).deserialize(&mut json).is_ok() && json.end().is_ok()
 }
 
 /// The text of a JSON string, if it is one that is text: lone surrogates are not.

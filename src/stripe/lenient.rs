@@ -3,17 +3,40 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Calls `member` for each member of a JSON object. Where a key is repeated the caller sees each
-/// in turn, so that plain assignment lets the last one win, as in Postgres and JavaScript.
-pub struct Members<F>(pub F);
+/// Walks `text`, calling `member` for each member. True if it is one well-formed JSON object.
+/// Of repeated keys each is seen in turn, so that plain assignment lets the last one win, as in
+/// Postgres and JavaScript.
+pub fn members<'a>(text: &'a str, mut member: impl FnMut(&str, &'a RawValue)) -> bool {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let walk = Members(|key: &str, value| {
+        member(key, value);
+        ControlFlow::Continue(())
+    });
+    walk.deserialize(&mut json).is_ok() && json.end().is_ok()
+}
+
+/// Walks the object that is the member `key` of `text`, until `member` has seen enough.
+pub fn members_within<'a>(
+    text: &'a str,
+    key: &'static str,
+    member: impl FnMut(&str, &'a RawValue) -> ControlFlow<()>,
+) {
+    let mut json = serde_json::Deserializer::from_str(text);
+    // Fails when it has seen enough, and where there is no such object: then nothing was seen.
+    let _ = Within { key, members: Members(member) }.deserialize(&mut json);
+}
+
+/// Visits the members of an object; a break ends the walk with an error.
+struct Members<F>(F);
 
 impl<'de, F> DeserializeSeed<'de> for Members<F>
 where
-    F: FnMut(&str, &'de RawValue),
+    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -24,7 +47,7 @@ where
 
 impl<'de, F> Visitor<'de> for Members<F>
 where
-    F: FnMut(&str, &'de RawValue),
+    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -36,25 +59,25 @@ where
         while let Some(key) = map.next_key::<Key<'de>>()? {
             let value = map.next_value::<&RawValue>()?;
             // A key that is no text (a lone surrogate) is none that we know.
-            if let Ok(key) = std::str::from_utf8(&key.0) {
-                (self.0)(key, value);
+            if let Ok(key) = std::str::from_utf8(&key.0)
+                && (self.0)(key, value).is_break()
+            {
+                return Err(de::Error::custom("enough"));
             }
         }
         Ok(())
     }
 }
 
-/// Reads one member of a JSON object with a seed of its own and skips the rest, so that what is
-/// inside is walked through once. Fails if there is no object, or the seed does. Of repeated keys
-/// each is read in turn.
-pub struct Member<S> {
-    pub key: &'static str,
-    pub value: S,
+/// Visits the members of an object's member.
+struct Within<F> {
+    key: &'static str,
+    members: Members<F>,
 }
 
-impl<'de, F> DeserializeSeed<'de> for Member<Members<F>>
+impl<'de, F> DeserializeSeed<'de> for Within<F>
 where
-    F: FnMut(&str, &'de RawValue),
+    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -63,9 +86,9 @@ where
     }
 }
 
-impl<'de, F> Visitor<'de> for Member<Members<F>>
+impl<'de, F> Visitor<'de> for Within<F>
 where
-    F: FnMut(&str, &'de RawValue),
+    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -76,7 +99,7 @@ where
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Key<'de>>()? {
             if *key.0 == *self.key.as_bytes() {
-                map.next_value_seed(Members(&mut self.value.0))?;
+                map.next_value_seed(Members(&mut self.members.0))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -97,13 +120,10 @@ impl<'de> Deserialize<'de> for Key<'de> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object key")
             }
-            fn visit_borrowed_bytes<E: de::Error>(
-                self,
-                bytes: &'de [u8],
-            ) -> Result<Self::Value, E> {
+            fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Key<'de>, E> {
                 Ok(Key(Cow::Borrowed(bytes)))
             }
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Key<'de>, E> {
                 Ok(Key(Cow::Owned(bytes.to_vec())))
             }
         }

@@ -9,7 +9,7 @@ use crate::support::{App, event, sign};
 
 #[tokio::test]
 async fn a_poison_event_goes_aside_and_its_neighbours_are_recorded() {
-    let app = App::spawn_with(&[("writers", "1")]).await;
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
     app.pool
         .execute(
             "ALTER TABLE tollgate.event_log ADD CONSTRAINT poison CHECK (id NOT LIKE '%poison%')",
@@ -43,7 +43,8 @@ async fn a_poison_event_goes_aside_and_its_neighbours_are_recorded() {
 #[tokio::test]
 async fn a_full_queue_is_503_with_retry_after() {
     let app =
-        App::spawn_with(&[("writers", "1"), ("queue_events", "3"), ("batch_events", "1")]).await;
+        App::spawn_with(&[("http_workers", "1"), ("queue_events", "3"), ("batch_events", "1")])
+            .await;
     let mut lock = app.pool.begin().await.unwrap();
     lock.execute("LOCK TABLE tollgate.event_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let ids: Vec<String> = (0..10).map(|n| format!("evt_{n}")).collect();
@@ -115,7 +116,7 @@ async fn lost_connections_are_made_anew_without_an_answer_but_2xx() {
 
 #[tokio::test]
 async fn shutdown_writes_what_waits_and_answers_it() {
-    let app = App::spawn_with(&[("writers", "1")]).await;
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
     let pool = app.pool.clone();
     let mut lock = pool.begin().await.unwrap();
     lock.execute("LOCK TABLE tollgate.event_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
