@@ -84,7 +84,7 @@ pub async fn readyz(parts: Data<Parts>) -> HttpResponse {
 }
 
 impl Parts {
-    /// Asks every part, at most [`CHECK_TIMEOUT`] each.
+    /// Asks every part, at most `CHECK_TIMEOUT` each.
     pub async fn examine(&self) -> Readiness {
         let (database, migrations) = tokio::join!(self.database(), self.migrations());
         let intake_queue = self.intake_queue();

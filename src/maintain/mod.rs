@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_hours(1);
 /// Wait before the next try after one that failed, for example on a busy table.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// Does all duties, at once and then every [`INTERVAL`], until told to stop.
+/// Does all duties, at once and then every `INTERVAL`, until told to stop.
 pub async fn run(pool: PgPool, keep: Option<Duration>, clock: Clock, stop: CancellationToken) {
     loop {
         let made = partitions::run_once(&pool, &clock).await;

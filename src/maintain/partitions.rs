@@ -13,7 +13,7 @@ const AHEAD: usize = 3;
 /// Most partitions made in one run: after a long pause the rest follows an hour later.
 const MOST: usize = 24;
 
-/// Adds the months that are missing up to [`AHEAD`] from now.
+/// Adds the months that are missing up to `AHEAD` from now.
 pub async fn run_once(pool: &PgPool, clock: &Clock) -> Result<(), StoreError> {
     let Some(newest) = maintenance::months(pool).await?.pop() else {
         return Ok(());
@@ -27,7 +27,7 @@ pub async fn run_once(pool: &PgPool, clock: &Clock) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The months after `newest` up to [`AHEAD`] after `today`'s, oldest first.
+/// The months after `newest` up to `AHEAD` after `today`'s, oldest first.
 fn missing(newest: Date, today: Date) -> impl Iterator<Item = Date> {
     let mut wanted = first_of_month(today);
     for _ in 0..AHEAD {
