@@ -47,19 +47,35 @@ async fn a_full_queue_is_503_with_retry_after() {
             .await;
     let mut lock = app.pool.begin().await.unwrap();
     lock.execute("LOCK TABLE tollgate.event_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let ids: Vec<String> = (0..10).map(|n| format!("evt_{n}")).collect();
-    let deliveries = ids.iter().map(|id| app.deliver(event(id)));
-    let (answers, ()) = tokio::join!(futures_util::future::join_all(deliveries), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        lock.rollback().await.unwrap();
-    });
+    // The first is in the writer's hands, waiting for the lock, before the others come.
+    let in_hand = app.deliver(event("evt_first"));
+    let others = async {
+        until_waiting(&app).await;
+        let ids = (0..9).map(|n| event(&format!("evt_{n}")));
+        let deliveries = ids.map(|body| app.deliver(body));
+        tokio::join!(futures_util::future::join_all(deliveries), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            lock.rollback().await.unwrap();
+        })
+    };
+    let (first, (answers, ())) = tokio::join!(in_hand, others);
+    assert_eq!(first.status, 200);
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
-    assert_eq!(refused.len(), 6, "one in the writer's hands, three in the queue");
+    assert_eq!(refused.len(), 6, "three wait in the queue");
     for answer in refused {
         assert_eq!(answer.word(), "queue_full");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     assert_eq!(app.events().await, 4);
+}
+
+/// Returns once a statement of the gateway waits for a lock.
+async fn until_waiting(app: &App) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while app.count(waiting).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
