@@ -285,7 +285,8 @@ fn lanes(settings: &Settings, database: &Database) -> Lanes {
     let options = WriterOptions {
         batch: writing.batch,
         notify: writing.notify,
-        attempt_limit: writing.deadline,
+        // So that a connection that died without a word leaves time for another try.
+        attempt_limit: writing.deadline / 3,
     };
     let (threads, largest) = (settings.http.workers, settings.http.body.size);
     Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)

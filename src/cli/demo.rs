@@ -79,8 +79,11 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
     if flags.get("database_url").is_none() {
         flags.set("database_url", "");
     }
-    if layers.get("data_dir").is_none() {
-        flags.set("data_dir", default_data_dir().join("demo").to_string_lossy());
+    // Nor into the one that serve keeps.
+    if flags.get("data_dir").is_none() {
+        let own =
+            layers.get("data_dir").map_or_else(default_data_dir, |dir| dir.text.clone().into());
+        flags.set("data_dir", own.join("demo").to_string_lossy());
     }
     if layers.get("log").is_some_and(|log| log.origin == Origin::Default) {
         flags.set("log", "warn");

@@ -181,7 +181,8 @@ impl Writer {
             let done = statement.run(&mut connection, notify).await;
             Ok((done, connection))
         };
-        let (done, connection) = match timeout_at(deadline, attempt).await {
+        let end = deadline.min(Instant::now() + limit);
+        let (done, connection) = match timeout_at(end, attempt).await {
             Ok(finished) => finished.map_err(StoreError::Database)?,
             Err(_) => return Err(StoreError::TimedOut),
         };

@@ -125,7 +125,12 @@ impl Layers {
         let table = match std::fs::read_to_string(path) {
             Err(error) => return problem(format!("cannot be read: {error}")),
             Ok(text) => match text.parse::<toml::Table>() {
-                Err(error) => return problem(format!("is not TOML: {error}")),
+                // Not the parser's own words: they quote the line, which may hold a secret.
+                Err(error) => {
+                    let start = error.span().map_or(0, |span| span.start);
+                    let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+                    return problem(format!("line {line} is not TOML"));
+                }
                 Ok(table) => table,
             },
         };
@@ -134,7 +139,11 @@ impl Layers {
             if key == "endpoints" {
                 match value.try_into() {
                     Ok(endpoints) => self.endpoints = endpoints,
-                    Err(error) => problem(format!("[endpoints]: {}", error.message())),
+                    Err(_) => problem(
+                        "[endpoints]: each [endpoints.NAME] takes secrets = [\"…\"], livemode = \"…\" and \
+                         account = \"…\", and nothing else"
+                            .into(),
+                    ),
                 }
             } else if let Some(setting) = spec::by_key(&key) {
                 match scalar(&value) {

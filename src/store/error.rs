@@ -34,8 +34,13 @@ impl StoreError {
         };
         // 21 cardinality, 22 data exception, 23 integrity constraint. Not 54, program limit exceeded:
         // our values are bounded, and a full NOTIFY queue is of that class.
-        match error.code().as_deref().map(|code| code.get(..2).unwrap_or_default()) {
-            Some("21" | "22" | "23") => Fault::Data,
+        match error.code().as_deref() {
+            // A key is there already though conflicts are provided for: the sequence of positions has
+            // fallen behind, after a restore say. The events are not to blame.
+            Some("23505") => Fault::Transient,
+            Some(code) if ["21", "22", "23"].iter().any(|class| code.starts_with(class)) => {
+                Fault::Data
+            }
             _ => Fault::Transient,
         }
     }

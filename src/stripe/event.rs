@@ -222,7 +222,8 @@ fn timestamp(value: &RawValue) -> Option<OffsetDateTime> {
         // Postgres keeps microseconds; more digits would make the stored key differ from ours.
         Err(_) => OffsetDateTime::parse(&text, &Rfc3339)
             .ok()?
-            .to_offset(time::UtcOffset::UTC)
+            // None beyond the year 9999.
+            .checked_to_offset(time::UtcOffset::UTC)?
             .truncate_to_microsecond(),
     };
     (1..=9999).contains(&time.year()).then_some(time)
@@ -317,6 +318,14 @@ mod tests {
     fn of_repeated_keys_the_last_one_counts() {
         assert_eq!(with(r#""type":"a","type":"b""#).event_type, "b");
         assert_eq!(with(r#""\u0069d":"evt_2""#).id.as_str(), "evt_2");
+    }
+
+    #[test]
+    fn a_time_that_leaves_the_calendar_counts_as_none() {
+        for created in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"] {
+            let event = with(&format!(r#""created":"{created}""#));
+            assert_eq!(event.created, OffsetDateTime::UNIX_EPOCH);
+        }
     }
 
     #[test]

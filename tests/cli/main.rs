@@ -161,6 +161,21 @@ fn a_wrong_configuration_is_told_whole_with_place_and_suggestion() {
 }
 
 #[test]
+fn a_broken_file_does_not_spill_its_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tollgate.toml");
+    for text in
+        ["\nstripe_webhook_secret = 'whsec_private\n", "[endpoints.x]\nsecrets = 'whsec_private'\n"]
+    {
+        std::fs::write(&config, text).unwrap();
+        let output = tollgate(&["check", "--config", config.to_str().unwrap()], &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let told = stdout(&output) + &stderr(&output);
+        assert!(told.contains("tollgate.toml") && !told.contains("private"), "{told}");
+    }
+}
+
+#[test]
 fn an_empty_variable_gives_the_default() {
     let shown = tollgate(&["check"], &[("TOLLGATE_MAX_BODY", ""), ("DATABASE_URL", " ")]);
     let line = stdout(&shown).lines().find(|line| line.contains("max_body")).unwrap().to_owned();
