@@ -81,11 +81,6 @@ impl Backend {
         Ok(Self { direct: database.clone(), database, embedded })
     }
 
-    /// How to reach the embedded server, if there is one.
-    pub fn embedded(&self) -> Option<&embedded::Connection> {
-        self.embedded.as_ref().map(|embedded| embedded.server.connection())
-    }
-
     /// Brings the schema up to date; waits a while for a database that does not answer.
     pub async fn migrate(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + DATABASE_WAIT;
@@ -247,10 +242,6 @@ impl Gateway {
 
     pub fn pool(&self) -> &PgPool {
         &self.pool
-    }
-
-    pub fn backend(&self) -> &Backend {
-        &self.backend
     }
 
     /// Serves until `stop`, then goes down without losing or cutting off anything: readiness goes

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::flags::SettingFlags;
+use super::flags::{SettingFlags, misconfigured};
 use super::{Misconfigured, replay, table};
 use crate::clock::Clock;
 use crate::fixtures::{SEED, START, stories};
 use crate::replay::{Options, Pace, Plan, Report, Sender, Target, source};
-use crate::settings::layers::{Layers, Origin};
+use crate::settings::layers::Origin;
 use crate::settings::{default_data_dir, parse};
 use crate::startup::Gateway;
 use crate::store::status;
@@ -70,10 +70,7 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 /// The settings of a demonstration, where the user has not chosen others.
 fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
-    let layers: Layers = args.flags.layers().map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Misconfigured(lines.join("\n"))
-    })?;
+    let layers = args.flags.layers().map_err(|problems| misconfigured(&problems))?;
     let flags = &mut args.flags;
     // Sample events do not belong into the user's database.
     if flags.get("database_url").is_none() {

@@ -93,7 +93,7 @@ impl SettingFlags {
 }
 
 /// All problems, one to a line.
-fn misconfigured(problems: &[Problem]) -> Misconfigured {
+pub(super) fn misconfigured(problems: &[Problem]) -> Misconfigured {
     let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
     Misconfigured(format!("the configuration is wrong:\n  {}", lines.join("\n  ")))
 }
