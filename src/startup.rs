@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
@@ -208,13 +208,20 @@ impl Gateway {
             body: settings.http.body,
             write_deadline: settings.writing.deadline,
         };
-        let server = listener.serve(
+        let serving = listener.serve(
             intake,
             Arc::clone(&lanes),
             parts,
             settings.http,
             settings.shutdown_timeout,
-        )?;
+        );
+        let server = match serving {
+            Ok(server) => server,
+            Err(error) => {
+                backend.close().await?;
+                return Err(error.into());
+            }
+        };
         let server_handle = server.handle();
         tracing::info!(
             address = %listener.address(),
@@ -250,11 +257,16 @@ impl Gateway {
     /// # Errors
     /// If something failed meanwhile, or did not end within the shutdown timeout.
     pub async fn run_until(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            ended = &mut self.server => bail!("the HTTP server ended by itself: {ended:?}"),
-            () = self.lanes.writer_ended() => bail!("a writer ended by itself"),
-        }
+        let failure = tokio::select! {
+            () = stop.cancelled() => return self.stop().await,
+            ended = &mut self.server => anyhow!("the HTTP server ended by itself: {ended:?}"),
+            () = self.lanes.writer_ended() => anyhow!("a writer ended by itself"),
+        };
+        self.backend.close().await?;
+        Err(failure)
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
         self.phase.begin_draining();
         sleep(self.drain).await;
         self.listener.stop(self.server_handle).await;

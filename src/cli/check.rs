@@ -8,9 +8,12 @@ use crate::embedded;
 use crate::settings::Settings;
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
-use crate::store::connect::{Database, Route};
+use crate::store::connect::{Database, Route, within};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
+
+/// How long the database may take over a question.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Check configuration, secrets, database and permissions
 #[derive(Debug, clap::Args)]
@@ -131,7 +134,7 @@ async fn database(database: &Database, findings: &mut Findings) {
         }
         Ok(server) => judge(&name, &server, findings),
     }
-    match migrations::state(&pool).await {
+    match within(&pool, PATIENCE, migrations::state).await {
         Ok(state @ migrations::SchemaState::Behind { .. }) => {
             Findings::warn(&format!("{state}; serve does so by itself unless migrate is false"));
         }

@@ -25,7 +25,7 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let backend = Backend::open(&settings.database).await?;
     let migrated = async {
         backend.migrate().await?;
-        let state = migrations::state(&backend.direct.pool(1)).await?;
+        let state = migrations::state(&mut backend.direct.connect().await?).await?;
         anyhow::Ok((state, backend.direct.describe()))
     }
     .await;

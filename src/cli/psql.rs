@@ -57,15 +57,21 @@ pub fn run(args: &PsqlArgs) -> anyhow::Result<ExitCode> {
         .context("cannot run psql: install the PostgreSQL client, or use tollgate psql --print")
 }
 
-/// Takes the password out of a URL.
+/// Takes the password out of a URL, wherever it stands in it; the one in the query counts.
 fn without_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
     let mut url: reqwest::Url = url.parse().context("DATABASE_URL is no URL")?;
-    let password = url.password().map(|password| {
+    let mut password = url.password().map(|password| {
         percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned()
     });
     if password.is_some() {
         // Fails only for URLs without a host, which have no password either.
         let _ = url.set_password(None);
+    }
+    let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    if let Some((_, value)) = query.iter().find(|(name, _)| name == "password") {
+        password = Some(value.clone());
+        let others = query.iter().filter(|(name, _)| name != "password");
+        url.query_pairs_mut().clear().extend_pairs(others);
     }
     Ok((url.into(), password))
 }
@@ -75,4 +81,28 @@ fn database_url(flags: &SettingFlags) -> anyhow::Result<String> {
     let layers: Layers = flags.layers().unwrap_or_default();
     let text = layers.get("database_url").map(|value| value.text.clone()).unwrap_or_default();
     secret_text(&text).map_err(|problem| anyhow::anyhow!("database_url {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn no_password_stays_in_the_url() {
+        let urls = [
+            ("postgres://me:s%2Fx@db:5433/app?sslmode=require", "s/x"),
+            ("postgres://me@db/app?password=s%2Fx&sslmode=require", "s/x"),
+            ("postgres://me:other@db/app?password=s/x", "s/x"),
+        ];
+        for (given, expected) in urls {
+            let (url, password) = without_password(given).unwrap();
+            assert_eq!(password.as_deref(), Some(expected), "{given}");
+            assert!(
+                !url.contains("s%2Fx") && !url.contains("s/x") && !url.contains("other"),
+                "{url}"
+            );
+        }
+        let (url, password) = without_password("postgres://me@db/app?sslmode=require").unwrap();
+        assert_eq!((url.as_str(), password), ("postgres://me@db/app?sslmode=require", None));
+    }
 }

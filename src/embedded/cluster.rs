@@ -21,15 +21,16 @@ const PASSWORD_BYTES: usize = 24;
 
 /// Settings of every server, ahead of `postgresql.conf`. The first three are Postgres' defaults:
 /// they are here because what Tollgate promises rests on them.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
     "listen_addresses=127.0.0.1",
     "max_connections=100",
     "shared_buffers=128MB",
-    // Every checkpoint makes commits wait; room for fewer of them under load.
-    "max_wal_size=2GB",
+    // A new segment of WAL is written twice, once with zeros: keep to a few, and use them again.
+    "min_wal_size=128MB",
+    "max_wal_size=128MB",
     "checkpoint_timeout=15min",
     "timezone=UTC",
     "log_timezone=UTC",

@@ -88,7 +88,7 @@ fn installed() -> impl Iterator<Item = PgInstall> {
     let unpacked = || {
         let mut dirs = Vec::new();
         if let Some(home) = data_home() {
-            bin_dirs(&home.join("tollgate/postgres"), UNPACKED_DEPTH, &mut dirs);
+            bin_dirs(&home.join("tollgate/pgsql"), UNPACKED_DEPTH, &mut dirs);
         }
         newest_first(dirs)
     };
@@ -157,8 +157,12 @@ fn parse_major(text: &str) -> Option<u32> {
     word[..end].parse().ok()
 }
 
-/// Where programs keep a user's data on this system.
+/// Where programs keep a user's data on this system. As root not root's home, which the server's
+/// own user cannot enter.
 fn data_home() -> Option<PathBuf> {
+    if nix::unistd::Uid::effective().is_root() {
+        return Some("/var/lib".into());
+    }
     if let Some(dir) = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|d| d.is_absolute()) {
         return Some(dir);
     }

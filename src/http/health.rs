@@ -13,6 +13,7 @@ use sqlx::PgPool;
 
 use crate::ingest::lanes::Lanes;
 use crate::shutdown::Phase;
+use crate::store::connect::within;
 use crate::store::migrations::{self, SchemaState};
 use crate::store::status;
 
@@ -101,21 +102,23 @@ impl Parts {
 
     async fn database(&self) -> Part {
         let pool = self.pool.clone();
-        timed(async move { status::ping(&pool).await.map(|()| (Status::Ok, "answers".to_owned())) })
-            .await
+        timed(async move {
+            within(&pool, CHECK_TIMEOUT, status::ping).await?;
+            Ok((Status::Ok, "answers".to_owned()))
+        })
+        .await
     }
 
     async fn migrations(&self) -> Part {
         let pool = self.pool.clone();
         timed(async move {
-            migrations::state(&pool).await.map(|state| {
-                let status = match state {
-                    SchemaState::Current { .. } => Status::Ok,
-                    SchemaState::Ahead { .. } => Status::Warn,
-                    SchemaState::Behind { .. } => Status::Fail,
-                };
-                (status, state.to_string())
-            })
+            let state = within(&pool, CHECK_TIMEOUT, migrations::state).await?;
+            let status = match state {
+                SchemaState::Current { .. } => Status::Ok,
+                SchemaState::Ahead { .. } => Status::Warn,
+                SchemaState::Behind { .. } => Status::Fail,
+            };
+            Ok((status, state.to_string()))
         })
         .await
     }
@@ -146,8 +149,8 @@ impl Parts {
 
 /// Runs a check in a task of its own, which neither the timeout nor a client that hangs up
 /// cancels half-way (see `store::connect`).
-async fn timed<E: std::fmt::Display + Send + 'static>(
-    check: impl Future<Output = Result<(Status, String), E>> + Send + 'static,
+async fn timed(
+    check: impl Future<Output = Result<(Status, String), sqlx::Error>> + Send + 'static,
 ) -> Part {
     let start = Instant::now();
     let (status, message) = match tokio::time::timeout(CHECK_TIMEOUT, tokio::spawn(check)).await {

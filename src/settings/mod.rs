@@ -156,10 +156,11 @@ impl Settings {
             },
         };
         if settings.writing.queue.bytes < settings.http.body.size {
-            read.problems.push(Problem(format!(
-                "queue_bytes = {}: expected at least max_body, {}, or a body of that size could never be taken",
-                settings.writing.queue.bytes, settings.http.body.size
-            )));
+            let expected = format!(
+                "expected at least max_body, {}, or a body of that size could never be taken",
+                settings.http.body.size
+            );
+            read.optional("queue_bytes", |_| Err::<(), _>(expected));
         }
         if read.problems.is_empty() { Ok(settings) } else { Err(read.problems) }
     }

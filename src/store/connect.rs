@@ -87,6 +87,21 @@ impl Database {
     }
 }
 
+/// Does `work` on a connection of the pool, within `limit`. After that the connection is closed:
+/// the pool would wait for a peer that went silent until TCP gives up, and be the smaller by one.
+pub async fn within<T>(
+    pool: &PgPool,
+    limit: Duration,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    if let Ok(done) = tokio::time::timeout(limit, work(&mut connection)).await {
+        return done;
+    }
+    drop(connection.detach());
+    Err(sqlx::Error::PoolTimedOut)
+}
+
 /// A connection that writes, one transaction at a time.
 #[derive(Debug)]
 pub struct WriterConnection {

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 
@@ -53,17 +52,17 @@ impl fmt::Display for SchemaState {
 }
 
 /// Compares the newest applied migration with the newest known one.
-pub async fn state(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
+pub async fn state(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error> {
     let wanted = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
     let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
         .bind(TABLE)
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?;
     let version: i64 = if exists {
         sqlx::query_scalar(
             "SELECT coalesce(max(version), 0) FROM tollgate.migrations WHERE success",
         )
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?
     } else {
         0

@@ -1,13 +1,13 @@
 //! Questions about the database as a whole: is it there, is it safe, what is in it.
 //! Judges nothing: health and `check` turn the answers into advice.
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Row};
 
 use super::StoreError;
 
 /// Answers if the database does.
-pub async fn ping(pool: &PgPool) -> Result<(), StoreError> {
-    sqlx::query("SELECT 1").execute(pool).await?;
+pub async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT 1").execute(connection).await?;
     Ok(())
 }
 
