@@ -9,10 +9,10 @@
 //!
 //! | module | what lives there | imports |
 //! |---|---|---|
-//! | [`stripe`] | the domain, pure: signature, event | nothing of ours |
+//! | [`stripe`] | the domain, pure: signature, event, kinds, snapshot, order | nothing of ours |
 //! | [`store`] | the only SQL | `stripe` |
-//! | [`ingest`] | the webhook route, the queue, the writers | `stripe`, `store` |
-//! | [`maintain`] | partitions, retention | `store` |
+//! | [`ingest`] | the webhook route, the queue, the writers, one attempt at a batch | `stripe`, `store` |
+//! | [`maintain`] | partitions, retention, what failed before | `store` |
 //! | [`http`] | the listener, health, log lines, errors on the wire | all above |
 //! | [`replay`] | sends events as Stripe does | `stripe` |
 //! | [`startup`] | wires the parts, takes them down in order | all above |

@@ -18,12 +18,15 @@ use crate::embedded::{self, Postgres};
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
 use crate::ingest::Intake;
+use crate::ingest::commit::CommitOptions;
 use crate::ingest::lanes::Lanes;
 use crate::ingest::writer::WriterOptions;
 use crate::maintain;
+use crate::maintain::rescue::Rescue;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::shutdown::Phase;
 use crate::store::connect::{Database, Route};
+use crate::store::hooks::Hooks;
 use crate::store::{migrations, status};
 
 /// How long to wait at start-up for a database that does not answer yet, as when both are started
@@ -51,18 +54,8 @@ struct EmbeddedBackend {
 impl Backend {
     /// Finds the configured database, or starts the embedded one.
     pub async fn open(settings: &DatabaseSettings) -> anyhow::Result<Self> {
-        if let Some(url) = &settings.url {
-            let (database, direct) = match &settings.direct_url {
-                Some(direct) => (
-                    Database::new(url.clone(), Route::Pooler),
-                    Database::new(direct.clone(), Route::Direct),
-                ),
-                None => {
-                    let database = Database::new(url.clone(), Route::Direct);
-                    (database.clone(), database)
-                }
-            };
-            return Ok(Self { database, direct, embedded: None });
+        if let Some(configured) = Self::configured(settings) {
+            return Ok(configured);
         }
         let options = embedded::Options {
             data_dir: settings.data_dir.clone(),
@@ -79,6 +72,38 @@ impl Backend {
         let data_dir = settings.data_dir.clone();
         let embedded = Some(EmbeddedBackend { server, data_dir, supervisor, stop });
         Ok(Self { direct: database.clone(), database, embedded })
+    }
+
+    /// Finds the configured database, or the embedded one that another process runs.
+    pub fn attach(settings: &DatabaseSettings) -> anyhow::Result<Self> {
+        if let Some(configured) = Self::configured(settings) {
+            return Ok(configured);
+        }
+        let Some(connection) = embedded::running(&settings.data_dir) else {
+            bail!(
+                "the embedded database in {} is not running: start tollgate serve or tollgate demo first, or name \
+                 another --data-dir",
+                settings.data_dir.display()
+            );
+        };
+        let database = Database::new(options_of(&connection), Route::Direct);
+        Ok(Self { direct: database.clone(), database, embedded: None })
+    }
+
+    /// The database of `DATABASE_URL`, if that is set.
+    fn configured(settings: &DatabaseSettings) -> Option<Self> {
+        let url = settings.url.as_ref()?;
+        let (database, direct) = match &settings.direct_url {
+            Some(direct) => (
+                Database::new(url.clone(), Route::Pooler),
+                Database::new(direct.clone(), Route::Direct),
+            ),
+            None => {
+                let database = Database::new(url.clone(), Route::Direct);
+                (database.clone(), database)
+            }
+        };
+        Some(Self { database, direct, embedded: None })
     }
 
     /// Brings the schema up to date; waits a while for a database that does not answer.
@@ -155,6 +180,16 @@ impl Gateway {
         clock: Clock,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
+        Self::start_with(settings, clock, Hooks::from([]), stop).await
+    }
+
+    /// As `start`, with handlers of your own that run in the transaction of every event.
+    pub async fn start_with(
+        settings: Settings,
+        clock: Clock,
+        hooks: Hooks,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
         if settings.endpoints.is_empty() {
             bail!("no endpoint has a signing secret");
         }
@@ -175,7 +210,7 @@ impl Gateway {
                 }
             }
         }
-        Self::start_on(backend, listener, settings, clock).await.map(Some)
+        Self::start_on(backend, listener, settings, clock, hooks).await.map(Some)
     }
 
     async fn start_on(
@@ -183,17 +218,19 @@ impl Gateway {
         listener: Listener,
         settings: Settings,
         clock: Clock,
+        hooks: Hooks,
     ) -> anyhow::Result<Self> {
         let pool = backend.direct.pool(settings.database.pool);
         warn_of_unsafe_server(&pool).await;
-        let lanes = Arc::new(lanes(&settings, &backend.database));
+        let commit = Arc::new(commit_options(&settings, Arc::clone(&hooks)));
+        let lanes = Arc::new(lanes(&settings, commit, &backend.database));
         let maintenance_stop = CancellationToken::new();
-        let maintenance = tokio::spawn(maintain::run(
-            pool.clone(),
-            settings.retention,
-            clock.clone(),
-            maintenance_stop.clone(),
-        ));
+        let rescue = Rescue::new(backend.direct.clone(), hooks).run(maintenance_stop.clone());
+        let stop = maintenance_stop.clone();
+        let duties = maintain::run(pool.clone(), settings.retention, clock.clone(), stop);
+        let maintenance = tokio::spawn(async move {
+            tokio::join!(duties, rescue);
+        });
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
@@ -283,16 +320,22 @@ impl Gateway {
     }
 }
 
-fn lanes(settings: &Settings, database: &Database) -> Lanes {
+fn lanes(settings: &Settings, commit: Arc<CommitOptions>, database: &Database) -> Lanes {
     let writing = settings.writing;
-    let options = WriterOptions {
-        batch: writing.batch,
-        notify: writing.notify,
-        // So that a connection that died without a word leaves time for another try.
-        attempt_limit: writing.deadline / 3,
-    };
+    let options = WriterOptions { batch: writing.batch, commit };
     let (threads, largest) = (settings.http.workers, settings.http.body.size);
     Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)
+}
+
+fn commit_options(settings: &Settings, hooks: Hooks) -> CommitOptions {
+    let writing = settings.writing;
+    CommitOptions {
+        notify: writing.notify,
+        tables: writing.billing_tables,
+        // So that a connection that died without a word leaves time for another try.
+        limit: writing.deadline / 3,
+        hooks,
+    }
 }
 
 /// A server that forgets commits breaks the first promise, whatever the gateway does.

@@ -5,9 +5,11 @@ mod check;
 mod demo;
 mod fixtures;
 mod flags;
+mod handlers;
 mod healthcheck;
 mod migrate;
 mod psql;
+mod rebuild;
 mod replay;
 mod serve;
 mod table;
@@ -44,6 +46,8 @@ enum Command {
     Check(check::CheckArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
     Psql(psql::PsqlArgs),
+    Handlers(handlers::HandlersArgs),
+    Rebuild(rebuild::RebuildArgs),
     Replay(replay::ReplayArgs),
     #[command(hide = true)]
     Fixtures(fixtures::FixturesArgs),
@@ -64,6 +68,8 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::Psql(args) => psql::run(&args),
+            Command::Handlers(args) => handlers::run(args).await,
+            Command::Rebuild(args) => rebuild::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Fixtures(args) => fixtures::run(&args),
         }

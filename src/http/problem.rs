@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
 use crate::ingest::IngestError;
-use crate::ingest::error::Unavailable;
+use crate::ingest::error::NotWritten;
 
 /// The body of every answer that is no success.
 #[derive(Serialize)]
@@ -34,11 +34,12 @@ fn problem(
 
 /// Seconds after which a sender may try again. Stripe keeps to a schedule of its own; other
 /// senders, and the replay command, honour it.
-fn retry_after(error: Unavailable) -> u64 {
+fn retry_after(error: NotWritten) -> Option<u64> {
     match error {
-        Unavailable::QueueFull => 1,
-        Unavailable::ShuttingDown => 2,
-        Unavailable::Database => 5,
+        NotWritten::QueueFull => Some(1),
+        NotWritten::ShuttingDown => Some(2),
+        NotWritten::Database => Some(5),
+        NotWritten::Rejected => None,
     }
 }
 
@@ -49,7 +50,9 @@ impl ResponseError for IngestError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyIncomplete | Self::Signature(_) => StatusCode::BAD_REQUEST,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // Not the database's trouble: nothing is gained by coming back at once.
+            Self::NotWritten(NotWritten::Rejected) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotWritten(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -61,8 +64,10 @@ impl ResponseError for IngestError {
             Self::BodyTooLarge { .. } | Self::BodyTimeout(_) | Self::BodyIncomplete => {
                 response.force_close();
             }
-            Self::Unavailable(why) => {
-                response.insert_header((RETRY_AFTER, retry_after(*why)));
+            Self::NotWritten(why) => {
+                if let Some(seconds) = retry_after(*why) {
+                    response.insert_header((RETRY_AFTER, seconds));
+                }
             }
             Self::UnknownEndpoint | Self::Signature(_) => {}
         }

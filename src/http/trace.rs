@@ -117,7 +117,7 @@ fn log_delivery<B>(
             }
             None => line!(debug, "delivery", outcome = outcome.as_str()),
         },
-        (None, Some(error @ IngestError::Unavailable(_))) => {
+        (None, Some(error @ IngestError::NotWritten(_))) => {
             line!(
                 error,
                 "delivery failed",

@@ -20,7 +20,7 @@ pub enum IngestError {
     #[error(transparent)]
     Signature(#[from] SignatureError),
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    NotWritten(#[from] NotWritten),
 }
 
 impl IngestError {
@@ -32,28 +32,31 @@ impl IngestError {
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
             Self::Signature(error) => error.code(),
-            Self::Unavailable(error) => error.code(),
+            Self::NotWritten(error) => error.code(),
         }
     }
 }
 
 /// Why a good event could not be written now. Stripe sends it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
+pub enum NotWritten {
     #[error("too many events are waiting to be written")]
     QueueFull,
     #[error("the gateway is shutting down")]
     ShuttingDown,
     #[error("the database did not take the event in time")]
     Database,
+    #[error("a handler with the policy reject failed")]
+    Rejected,
 }
 
-impl Unavailable {
+impl NotWritten {
     pub fn code(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::Database => "database_unavailable",
+            Self::Rejected => "handler_rejected",
         }
     }
 }

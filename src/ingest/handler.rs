@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::body::{self, BodyLimits};
-use super::error::Unavailable;
+use super::error::NotWritten;
 use super::queue::{Outcome, Queue, Work};
 use super::{Endpoint, EndpointName, Endpoints, IngestError};
 use crate::clock::Clock;
@@ -103,7 +103,7 @@ impl Intake {
             .submit(work, deadline)?
             .await
             // The writer is gone without an answer: it cannot say what it did.
-            .unwrap_or(Err(Unavailable::Database))?;
+            .unwrap_or(Err(NotWritten::Database))?;
         let receipt = receipt(delivery.event_id.as_ref(), &outcome);
         delivery.outcome = Some(outcome);
         Ok(receipt)

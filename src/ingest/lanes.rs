@@ -66,7 +66,7 @@ impl Lanes {
     }
 
     fn writer(&self, queue: &Arc<Queue>) -> Writer {
-        Writer::new(Arc::clone(queue), self.database.clone(), self.options)
+        Writer::new(Arc::clone(queue), self.database.clone(), self.options.clone())
     }
 
     /// Returns when a writer has ended though its queue is open: nothing would be written any more.

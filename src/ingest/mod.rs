@@ -3,6 +3,7 @@
 //! Which listener serves the route, and how errors look on the wire, is `http`'s.
 
 pub mod body;
+pub mod commit;
 pub mod endpoint;
 pub mod error;
 pub mod handler;

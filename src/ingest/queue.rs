@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::error::Unavailable;
+use super::error::NotWritten;
 use crate::store::events::NewEvent;
 use crate::store::quarantine::Quarantined;
 
@@ -52,19 +52,19 @@ pub struct Submission {
     pub work: Work,
     /// When it is no longer worth writing: the sender will have given up.
     pub deadline: Instant,
-    waiter: oneshot::Sender<Result<Outcome, Unavailable>>,
+    waiter: oneshot::Sender<Result<Outcome, NotWritten>>,
 }
 
 impl Submission {
     /// Tells the waiter, if it is still there.
-    pub fn answer(self, answer: Result<Outcome, Unavailable>) {
+    pub fn answer(self, answer: Result<Outcome, NotWritten>) {
         // A client that hung up is no concern of the writer's: the event is kept all the same.
         drop(self.waiter.send(answer));
     }
 
     /// Tells the waiter that its work was not written in time.
     pub fn come_back(self) {
-        self.answer(Err(Unavailable::Database));
+        self.answer(Err(NotWritten::Database));
     }
 }
 
@@ -113,16 +113,16 @@ impl Queue {
         &self,
         work: Work,
         deadline: Instant,
-    ) -> Result<oneshot::Receiver<Result<Outcome, Unavailable>>, Unavailable> {
+    ) -> Result<oneshot::Receiver<Result<Outcome, NotWritten>>, NotWritten> {
         let (waiter, answer) = oneshot::channel();
         {
             let mut state = self.state();
             if state.closed {
-                return Err(Unavailable::ShuttingDown);
+                return Err(NotWritten::ShuttingDown);
             }
             let bytes = state.bytes + work.bytes();
             if state.waiting.len() >= self.limits.events || bytes > self.limits.bytes {
-                return Err(Unavailable::QueueFull);
+                return Err(NotWritten::QueueFull);
             }
             state.bytes = bytes;
             state.waiting.push_back(Submission { work, deadline, waiter });

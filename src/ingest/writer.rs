@@ -7,21 +7,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::error::Unavailable;
+use super::commit::{CommitError, CommitOptions, Committer};
+use super::error::NotWritten;
 use super::queue::{Limits, Outcome, Queue, Submission, Work};
 use crate::store::connect::{Database, WriterConnection};
-use crate::store::events::{self, NewEvent, Notify, Recorded};
+use crate::store::events::{NewEvent, Recorded};
 use crate::store::quarantine::{self, Quarantined};
 use crate::store::{Fault, StoreError};
 
 /// How a writer works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// The most that one transaction takes.
     pub batch: Limits,
-    pub notify: Notify,
-    /// Longest that a statement may take.
-    pub attempt_limit: Duration,
+    pub commit: Arc<CommitOptions>,
 }
 
 /// Waits between attempts, doubling.
@@ -35,6 +34,7 @@ pub struct Writer {
     queue: Arc<Queue>,
     database: Database,
     options: WriterOptions,
+    committer: Committer,
     connection: Option<WriterConnection>,
 }
 
@@ -42,13 +42,16 @@ pub struct Writer {
 enum GivenUp {
     /// The values were refused; the message says why.
     Refused(String),
+    /// A handler refused them.
+    Rejected,
     /// The deadline passed.
     Late,
 }
 
 impl Writer {
     pub fn new(queue: Arc<Queue>, database: Database, options: WriterOptions) -> Self {
-        Self { queue, database, options, connection: None }
+        let committer = Committer::new(Arc::clone(&options.commit));
+        Self { queue, database, options, committer, connection: None }
     }
 
     /// Works until the queue is closed and empty.
@@ -83,7 +86,7 @@ impl Writer {
         match self.append(&submissions).await {
             Ok(positions) => answer_all(submissions, positions),
             Err(GivenUp::Late) => submissions.into_iter().for_each(Submission::come_back),
-            Err(GivenUp::Refused(_)) => {
+            Err(GivenUp::Refused(_) | GivenUp::Rejected) => {
                 for submission in submissions {
                     self.commit_alone(submission).await;
                 }
@@ -96,6 +99,7 @@ impl Writer {
             Ok(positions) => answer_all(vec![submission], positions),
             Err(GivenUp::Late) => submission.come_back(),
             Err(GivenUp::Refused(why)) => self.set_aside(submission, why).await,
+            Err(GivenUp::Rejected) => submission.answer(Err(NotWritten::Rejected)),
         }
     }
 
@@ -104,8 +108,14 @@ impl Writer {
         let Some(deadline) = submissions.iter().map(|submission| submission.deadline).min() else {
             return Ok(Positions::new());
         };
-        let distinct: BTreeMap<_, _> =
-            submissions.iter().filter_map(event_of).map(|event| (event.key(), event)).collect();
+        let mut distinct: BTreeMap<_, &NewEvent> = BTreeMap::new();
+        for event in submissions.iter().filter_map(event_of) {
+            let kept = distinct.entry(event.key()).or_insert(event);
+            // One event, rendered for two endpoints: the later rendering is kept.
+            if event.envelope.api_version > kept.envelope.api_version {
+                *kept = event;
+            }
+        }
         let batch: Vec<&NewEvent> = distinct.into_values().collect();
         let recorded = self.persist(Statement::Append(&batch), deadline).await?;
         Ok(recorded.into_iter().map(|new| ((new.created, new.id), new.position)).collect())
@@ -132,15 +142,14 @@ impl Writer {
         &mut self,
         body: &Quarantined,
         deadline: Instant,
-    ) -> Result<Outcome, Unavailable> {
+    ) -> Result<Outcome, NotWritten> {
         match self.persist(Statement::Keep(body), deadline).await {
             Ok(_) => Ok(Outcome::Quarantined { reason: body.reason }),
-            Err(_) => Err(Unavailable::Database),
+            Err(_) => Err(NotWritten::Database),
         }
     }
 
-    /// Runs a statement until it succeeds, is refused, or the deadline passes. After any error but
-    /// a refusal the connection is dropped: its state is unknown, and a new one costs little.
+    /// Runs a statement until it succeeds, is refused, or the deadline passes.
     async fn persist(
         &mut self,
         statement: Statement<'_>,
@@ -152,8 +161,16 @@ impl Writer {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if error.fault() == Fault::Data {
-                return Err(GivenUp::Refused(error.to_string()));
+            match error {
+                CommitError::Rejected { .. } => {
+                    tracing::warn!(%error, "an event is refused");
+                    return Err(GivenUp::Rejected);
+                }
+                CommitError::Spoiled(why) => return Err(GivenUp::Refused(why)),
+                CommitError::Store(error) if error.fault() == Fault::Data => {
+                    return Err(GivenUp::Refused(error.to_string()));
+                }
+                CommitError::Store(_) => {}
             }
             if Instant::now() + pause >= deadline {
                 tracing::error!(%error, "the database did not take a batch in time");
@@ -169,24 +186,29 @@ impl Writer {
         &mut self,
         statement: Statement<'_>,
         deadline: Instant,
-    ) -> Result<Vec<Recorded>, StoreError> {
-        let notify = self.options.notify;
-        let limit = self.options.attempt_limit;
+    ) -> Result<Vec<Recorded>, CommitError> {
+        let limit = self.options.commit.limit;
         let held = self.connection.take();
+        let (database, committer) = (&self.database, &mut self.committer);
         let attempt = async {
             let mut connection = match held {
                 Some(connection) => connection,
-                None => self.database.connect_writer(limit).await?,
+                None => database.connect_writer(limit).await?,
             };
-            let done = statement.run(&mut connection, notify).await;
+            let done = statement.run(&mut connection, committer).await;
             Ok((done, connection))
         };
         let end = deadline.min(Instant::now() + limit);
         let (done, connection) = match timeout_at(end, attempt).await {
             Ok(finished) => finished.map_err(StoreError::Database)?,
-            Err(_) => return Err(StoreError::TimedOut),
+            Err(_) => return Err(StoreError::TimedOut.into()),
         };
-        if done.as_ref().err().is_none_or(|error| error.fault() == Fault::Data) {
+        // After any other error its state is unknown, and a new one costs little.
+        let sound = match &done {
+            Ok(_) | Err(CommitError::Rejected { .. } | CommitError::Spoiled(_)) => true,
+            Err(CommitError::Store(error)) => error.fault() != Fault::Transient,
+        };
+        if sound {
             self.connection = Some(connection);
         }
         done
@@ -205,11 +227,13 @@ impl Statement<'_> {
     async fn run(
         self,
         connection: &mut WriterConnection,
-        notify: Notify,
-    ) -> Result<Vec<Recorded>, StoreError> {
+        committer: &mut Committer,
+    ) -> Result<Vec<Recorded>, CommitError> {
         match self {
-            Self::Append(batch) => events::append(connection, batch, notify).await,
-            Self::Keep(body) => quarantine::keep(connection, body).await.map(|()| Vec::new()),
+            Self::Append(batch) => committer.commit(connection, batch).await,
+            Self::Keep(body) => {
+                Ok(quarantine::keep(connection, body).await.map(|()| Vec::new())?)
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! what it does at once, and a `run_once` that a test can step. Every replica runs all of them.
 
 pub mod partitions;
+pub mod rescue;
 pub mod retention;
 
 use std::time::Duration;

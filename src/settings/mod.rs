@@ -60,6 +60,7 @@ pub struct WritingSettings {
     pub queue: Limits,
     pub deadline: Duration,
     pub notify: Notify,
+    pub billing_tables: bool,
 }
 
 /// How HTTP is served.
@@ -208,6 +209,7 @@ fn writing(read: &mut Reader<'_>) -> WritingSettings {
             "off" => Ok(Notify::Off),
             _ => Err("expected event, batch or off".into()),
         }),
+        billing_tables: read.required("billing_tables", true, parse::flag),
     }
 }
 

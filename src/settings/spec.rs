@@ -125,6 +125,12 @@ pub const ALL: &[Setting] = &[
         "event",
         "Notifications on tollgate_events: event (one each), batch or off",
     ),
+    setting(
+        "billing_tables",
+        "TOLLGATE_BILLING_TABLES",
+        "false",
+        "Keep the tables of the schema stripe up to date, in the transaction of each event",
+    ),
     setting("max_body", "TOLLGATE_MAX_BODY", "1MiB", "Largest body; beyond that the answer is 413"),
     setting("body_timeout", "TOLLGATE_BODY_TIMEOUT", "15s", "How long a body may take to arrive"),
     setting(

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::handlers::{self, Registered};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool};
@@ -129,5 +130,98 @@ impl WriterConnection {
         let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(rows)
+    }
+
+    /// The connection, for statements that need no transaction.
+    pub(super) fn plain(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// The handlers that are registered now.
+    pub async fn handlers(&mut self) -> Result<Registered, sqlx::Error> {
+        handlers::registered(&mut self.connection).await
+    }
+
+    /// Begins a transaction of several statements. It must not be cancelled, or the connection be
+    /// dropped then.
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, sqlx::Error> {
+        let persistent = self.route == Route::Direct;
+        let limit = self.limit;
+        let mut transaction =
+            Transaction { inner: self.connection.begin().await?, persistent, limit };
+        if !persistent {
+            transaction.limit_statements(limit).await?;
+        }
+        Ok(transaction)
+    }
+}
+
+/// A transaction of several statements.
+#[derive(Debug)]
+pub struct Transaction<'c> {
+    inner: sqlx::Transaction<'c, Postgres>,
+    /// Whether statements may stay prepared: not behind a pooler.
+    persistent: bool,
+    /// Longest that a statement may take where nothing else is said.
+    limit: Duration,
+}
+
+impl Transaction<'_> {
+    pub(super) async fn fetch(
+        &mut self,
+        statement: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        statement.persistent(self.persistent).fetch_all(&mut *self.inner).await
+    }
+
+    /// For statements without values.
+    async fn run(&mut self, sql: String) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.inner).await.map(drop)
+    }
+
+    /// The connection, for SQL of the user's.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    async fn limit_statements(&mut self, limit: Duration) -> Result<(), sqlx::Error> {
+        self.run(format!("SET LOCAL statement_timeout = {}", limit.as_millis().max(1))).await
+    }
+
+    /// For the rare statement that may take as long as it takes.
+    pub(super) async fn unlimited(&mut self) -> Result<(), sqlx::Error> {
+        self.run("SET LOCAL statement_timeout = 0".to_owned()).await
+    }
+
+    /// Keeps writers out of a billing table until the end of the transaction; readers may read.
+    /// `table` must be one of `tollgate.billing_tables()`.
+    pub(super) async fn lock_billing_table(&mut self, table: &str) -> Result<(), sqlx::Error> {
+        self.run(format!("LOCK TABLE stripe.{table} IN EXCLUSIVE MODE")).await
+    }
+
+    /// Marks a point to come back to; from here on no statement may take longer than `limit`.
+    pub async fn save(&mut self, limit: Option<Duration>) -> Result<(), sqlx::Error> {
+        let limit = limit
+            .map(|limit| format!("; SET LOCAL statement_timeout = {}", limit.as_millis().max(1)));
+        self.run(format!("SAVEPOINT step{}", limit.unwrap_or_default())).await
+    }
+
+    /// Keeps what was done since `save`.
+    pub async fn keep(&mut self) -> Result<(), sqlx::Error> {
+        let limit = self.limit.as_millis();
+        self.run(format!("RELEASE step; SET LOCAL statement_timeout = {limit}")).await
+    }
+
+    /// Undoes what was done since `save`, an error included.
+    pub async fn undo(&mut self) -> Result<(), sqlx::Error> {
+        self.run("ROLLBACK TO step; RELEASE step".to_owned()).await
+    }
+
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await
+    }
+
+    pub async fn roll_back(self) -> Result<(), sqlx::Error> {
+        self.inner.rollback().await
     }
 }

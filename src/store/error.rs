@@ -10,6 +10,9 @@ pub enum StoreError {
     /// No answer in time; what the statement did is unknown.
     #[error("the database did not answer in time")]
     TimedOut,
+    /// A handler in Rust failed.
+    #[error("{0}")]
+    Handler(String),
 }
 
 /// What to do about a [`StoreError`].
@@ -17,31 +20,63 @@ pub enum StoreError {
 pub enum Fault {
     /// The values themselves were refused: the same statement will fail for ever.
     Data,
+    /// One statement does not do, or one of its parts was too much: do it step by step.
+    Undecided,
+    /// Other handlers are registered than the caller knows.
+    Handlers,
     /// Nothing wrong with the statement: deadlock, lost connection, restart, full disk. Try again
     /// on a new connection.
     Transient,
 }
 
+/// Raised by `tollgate.commit_events` and `tollgate.write_events`.
+const STEP_BY_STEP: &str = "TG001";
+const OTHER_HANDLERS: &str = "TG002";
+
 impl StoreError {
     /// Sorts the error. What is not plainly about the data counts as transient: to retry in vain
     /// costs time, to give up in vain costs an event.
     pub fn fault(&self) -> Fault {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
-            return match self {
-                Self::Database(sqlx::Error::Encode(_)) => Fault::Data,
-                _ => Fault::Transient,
-            };
+        let code = match self {
+            Self::Handler(_) | Self::Database(sqlx::Error::Encode(_)) => return Fault::Data,
+            Self::Database(sqlx::Error::Database(error)) => error.code(),
+            Self::Database(_) | Self::TimedOut => return Fault::Transient,
         };
-        // 21 cardinality, 22 data exception, 23 integrity constraint. Not 54, program limit exceeded:
-        // our values are bounded, and a full NOTIFY queue is of that class.
-        match error.code().as_deref() {
+        // 21 cardinality, 22 data exception, 23 integrity constraint.
+        match code.as_deref() {
             // A key is there already though conflicts are provided for: the sequence of positions has
             // fallen behind, after a restore say. The events are not to blame.
             Some("23505") => Fault::Transient,
+            Some(OTHER_HANDLERS) => Fault::Handlers,
+            // 54 program limit exceeded: JSON nested too deep, or the NOTIFY queue full. Step by step
+            // shows which.
+            Some(code) if code == STEP_BY_STEP || code.starts_with("54") => Fault::Undecided,
             Some(code) if ["21", "22", "23"].iter().any(|class| code.starts_with(class)) => {
                 Fault::Data
             }
             _ => Fault::Transient,
         }
+    }
+
+    /// Did the server answer, and the connection survive? Then a savepoint can be gone back to.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Handler(_) => true,
+            // 57P01 to 57P03: the server is going down.
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_none_or(|code| !code.starts_with("57P"))
+            }
+            Self::Database(_) | Self::TimedOut => false,
+        }
+    }
+
+    /// Is it about what was asked, as opposed to how busy or sick the server is?
+    pub fn is_about_statement(&self) -> bool {
+        let sick = ["08", "40", "53", "55", "57", "58", "TG", "XX"];
+        let code = match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        };
+        code.is_some_and(|code| !sick.iter().any(|class| code.starts_with(class)))
     }
 }

@@ -3,10 +3,14 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 
 use super::StoreError;
-use super::connect::WriterConnection;
+use super::connect::{Transaction, WriterConnection};
+use super::objects::{Columns, ObjectRow};
+use super::projections::bind_objects;
 use crate::stripe::event::{Envelope, EventId};
 
 /// How an event came here.
@@ -38,6 +42,14 @@ pub struct NewEvent {
 pub type EventKey<'a> = (time::OffsetDateTime, &'a EventId);
 
 impl NewEvent {
+    /// An event that is in the log already, to be looked at again. None if its bytes are no event,
+    /// which nothing in the log is.
+    pub fn from_log(raw: Vec<u8>) -> Option<Self> {
+        let envelope = Envelope::parse(&raw).ok()?;
+        let (endpoint, raw) = (String::new(), Bytes::from(raw));
+        Some(Self { envelope, endpoint, source: Source::Webhook, raw })
+    }
+
     pub fn key(&self) -> EventKey<'_> {
         (self.envelope.created, &self.envelope.id)
     }
@@ -104,46 +116,87 @@ pub struct Recorded {
     pub position: i64,
 }
 
-/// Writes a batch in one transaction and one round trip; returns those that are new.
-/// The rest were in the log already, or another transaction put them there meanwhile.
+/// Writes a batch, and the rows of the objects in it, in one transaction and one round trip;
+/// returns those that are new. The rest were in the log already, or another transaction put them
+/// there meanwhile.
 ///
 /// No two events of the batch may have the same key, and they must be sorted by it: writers that
 /// insert in different orders would deadlock.
-pub async fn append(
+///
+/// # Errors
+/// [`Fault::Undecided`](super::Fault::Undecided) if it takes more than one step,
+/// [`Fault::Handlers`](super::Fault::Handlers) if the handlers are not those of `generation`.
+pub async fn commit(
     connection: &mut WriterConnection,
     batch: &[&NewEvent],
+    rows: &[ObjectRow<'_>],
+    notify: Notify,
+    generation: i64,
+) -> Result<Vec<Recorded>, StoreError> {
+    let columns = Columns::of(rows);
+    let statement = if rows.is_empty() {
+        let statement = sqlx::query(
+            r#"SELECT created, id, "position" FROM tollgate.log_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
+        );
+        bind_events(statement, batch)
+    } else {
+        let statement = sqlx::query(
+            r#"SELECT created, id, "position" FROM tollgate.commit_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)"#,
+        );
+        bind_objects(bind_events(statement, batch), &columns)
+    };
+    let statement = statement
+        .bind(generation)
+        .bind(column(batch, |e| Notice::tail(&e.envelope)))
+        .bind(notify.as_str());
+    recorded(&connection.transact(statement).await?)
+}
+
+/// Gives new events their positions and announces them: the last step before COMMIT.
+pub async fn publish(
+    transaction: &mut Transaction<'_>,
+    new: &[&NewEvent],
     notify: Notify,
 ) -> Result<Vec<Recorded>, StoreError> {
-    fn column<'a, T>(batch: &[&'a NewEvent], value: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
-        batch.iter().map(|event| value(event)).collect()
-    }
     let statement = sqlx::query(
-        r#"SELECT created, id, "position" FROM tollgate.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"#,
+        r#"SELECT created, id, "position" FROM tollgate.publish_events($1, $2, $3, $4)"#,
     )
-    .bind(column(batch, |e| e.envelope.created))
-    .bind(column(batch, |e| e.envelope.id.as_str()))
-    .bind(column(batch, |e| e.endpoint.as_str()))
-    .bind(column(batch, |e| e.envelope.account.as_str()))
-    .bind(column(batch, |e| e.envelope.livemode))
-    .bind(column(batch, |e| e.envelope.event_type.as_str()))
-    .bind(column(batch, |e| e.envelope.subject.object_type.as_deref()))
-    .bind(column(batch, |e| e.envelope.subject.object_id.as_deref()))
-    .bind(column(batch, |e| e.envelope.api_version.as_deref()))
-    .bind(column(batch, |e| e.source.as_str()))
-    .bind(column(batch, |e| &e.raw[..]))
-    .bind(column(batch, |e| Notice::tail(&e.envelope)))
+    .bind(column(new, |e| e.envelope.created))
+    .bind(column(new, |e| e.envelope.id.as_str()))
+    .bind(column(new, |e| Notice::tail(&e.envelope)))
     .bind(notify.as_str());
-    connection
-        .transact(statement)
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(Recorded {
-                created: row.try_get(0)?,
-                id: row.try_get(1)?,
-                position: row.try_get(2)?,
-            })
-        })
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(StoreError::from)
+    recorded(&transaction.fetch(statement).await?)
+}
+
+fn column<'a, T>(batch: &[&'a NewEvent], value: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
+    batch.iter().map(|event| value(event)).collect()
+}
+
+/// Binds the events as `tollgate.write_events` and `commit_events` take them.
+pub(super) fn bind_events<'q>(
+    statement: Query<'q, Postgres, PgArguments>,
+    batch: &[&'q NewEvent],
+) -> Query<'q, Postgres, PgArguments> {
+    statement
+        .bind(column(batch, |e| e.envelope.created))
+        .bind(column(batch, |e| e.envelope.id.as_str()))
+        .bind(column(batch, |e| e.endpoint.as_str()))
+        .bind(column(batch, |e| e.envelope.account.as_str()))
+        .bind(column(batch, |e| e.envelope.livemode))
+        .bind(column(batch, |e| e.envelope.event_type.as_str()))
+        .bind(column(batch, |e| e.envelope.subject.object_type.as_deref()))
+        .bind(column(batch, |e| e.envelope.subject.object_id.as_deref()))
+        .bind(column(batch, |e| e.envelope.api_version.as_deref()))
+        .bind(column(batch, |e| e.source.as_str()))
+        .bind(column(batch, |e| &e.raw[..]))
+}
+
+fn recorded(rows: &[PgRow]) -> Result<Vec<Recorded>, StoreError> {
+    let one = |row: &PgRow| {
+        Ok(Recorded { created: row.try_get(0)?, id: row.try_get(1)?, position: row.try_get(2)? })
+    };
+    rows.iter().map(one).collect::<Result<_, sqlx::Error>>().map_err(StoreError::from)
 }

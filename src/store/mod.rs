@@ -4,9 +4,15 @@
 pub mod connect;
 pub mod error;
 pub mod events;
+pub mod failures;
+pub mod handlers;
+pub mod hooks;
 pub mod maintenance;
 pub mod migrations;
+pub mod objects;
+pub mod projections;
 pub mod quarantine;
+pub mod rebuild;
 pub mod status;
 
 pub use error::{Fault, StoreError};

@@ -6,13 +6,14 @@
 //! all is reported as [`Unusable`] for quarantine.
 
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::lenient::{members, members_within};
+use super::kinds::ENTITLEMENTS;
+use super::lenient::{Level, members, members_and_within, members_until};
 
 /// Longest text read into a column or a notification, in bytes of UTF-8. Stripe documents object
 /// ids of up to 255 characters (<https://docs.stripe.com/upgrades>); it bounds index keys too,
@@ -82,7 +83,8 @@ pub struct Subject {
     /// `data.object.object`, or `related_object.type` of a thin event.
     pub object_type: Option<String>,
     /// `data.object.id`, or `related_object.id` of a thin event. Some objects have none
-    /// (`balance`, an upcoming invoice).
+    /// (`balance`, an upcoming invoice); the summary of a customer's entitlements, which has none
+    /// either, goes by the customer's.
     pub object_id: Option<String>,
 }
 
@@ -102,6 +104,8 @@ pub struct Envelope {
     /// empty for the platform's own.
     pub account: String,
     pub subject: Subject,
+    /// Where `data.object` stands in the body.
+    pub object: Option<Range<usize>>,
 }
 
 impl Envelope {
@@ -111,27 +115,17 @@ impl Envelope {
     /// When the body cannot be identified as an event.
     pub fn parse(body: &[u8]) -> Result<Self, Unusable> {
         let text = std::str::from_utf8(body).map_err(|_| Unusable::NotUtf8)?;
-        let mut top = Top::default();
-        let complete = members(text, |key, value| match key {
-            "id" => top.id = Some(value),
-            "type" => top.event_type = Some(value),
-            "created" => top.created = Some(value),
-            "livemode" => top.livemode = Some(value),
-            "api_version" => top.api_version = Some(value),
-            "account" => top.account = Some(value),
-            "context" => top.context = Some(value),
-            "user_id" => top.user_id = Some(value),
-            "data" => top.data = Some(value),
-            "related_object" => top.related_object = Some(value),
-            _ => {}
+        let top = Top::read(text).ok_or(Unusable::NotJson)?;
+        let id: EventId = top.id.and_then(string).ok_or(Unusable::NoId)?.try_into()?;
+        let event_type = top.event_type.and_then(string).map(label).unwrap_or_default();
+        let subject = Subject::of(&top);
+        let object = top.object.map(|object| {
+            let start = object.get().as_ptr().addr() - body.as_ptr().addr();
+            start..start + object.get().len()
         });
-        if !complete {
-            return Err(Unusable::NotJson);
-        }
-        let id = top.id.and_then(string).ok_or(Unusable::NoId)?.try_into()?;
         Ok(Self {
             id,
-            event_type: top.event_type.and_then(string).map(label).unwrap_or_default(),
+            event_type,
             created: top.created.and_then(timestamp).unwrap_or(OffsetDateTime::UNIX_EPOCH),
             livemode: top.livemode.is_some_and(|value| value.get() == "true"),
             api_version: top.api_version.and_then(string).map(label),
@@ -140,7 +134,8 @@ impl Envelope {
                 .flatten()
                 .find_map(identity)
                 .unwrap_or_default(),
-            subject: Subject::of(&top),
+            subject,
+            object,
         })
     }
 }
@@ -156,16 +151,54 @@ struct Top<'a> {
     account: Option<&'a RawValue>,
     context: Option<&'a RawValue>,
     user_id: Option<&'a RawValue>,
-    data: Option<&'a RawValue>,
     related_object: Option<&'a RawValue>,
+    /// `data.object`.
+    object: Option<&'a RawValue>,
+}
+
+impl<'a> Top<'a> {
+    /// None unless it is a JSON object.
+    fn read(text: &'a str) -> Option<Self> {
+        let mut top = Self::default();
+        if members_and_within(text, "data", |level, key, value| top.set(level, key, value)) {
+            return Some(top);
+        }
+        // Perhaps only because `data` is no object.
+        let (mut top, mut data) = (Self::default(), None);
+        let whole = members(text, |key, value| match key {
+            "data" => data = Some(value),
+            _ => top.set(Level::Outer, key, value),
+        });
+        if let Some(data) = data {
+            members(data.get(), |key, value| top.set(Level::Inner, key, value));
+        }
+        whole.then_some(top)
+    }
+
+    fn set(&mut self, level: Level, key: &str, value: &'a RawValue) {
+        let member = match (level, key) {
+            (Level::Outer, "id") => &mut self.id,
+            (Level::Outer, "type") => &mut self.event_type,
+            (Level::Outer, "created") => &mut self.created,
+            (Level::Outer, "livemode") => &mut self.livemode,
+            (Level::Outer, "api_version") => &mut self.api_version,
+            (Level::Outer, "account") => &mut self.account,
+            (Level::Outer, "context") => &mut self.context,
+            (Level::Outer, "user_id") => &mut self.user_id,
+            (Level::Outer, "related_object") => &mut self.related_object,
+            (Level::Inner, "object") => &mut self.object,
+            _ => return,
+        };
+        *member = Some(value);
+    }
 }
 
 impl Subject {
     /// Both members stand at the front of Stripe's objects: the walk ends once they are found.
     fn of(top: &Top<'_>) -> Self {
         let (mut object_type, mut object_id) = (None, None);
-        if let Some(data) = top.data {
-            members_within(data.get(), "object", |key, value| {
+        if let Some(object) = top.object {
+            members_until(object.get(), |key, value| {
                 match key {
                     "id" => object_id = Some(value),
                     "object" => object_type = Some(value),
@@ -183,10 +216,17 @@ impl Subject {
                 _ => {}
             });
         }
-        Self {
-            object_type: object_type.and_then(string).map(label),
-            object_id: object_id.and_then(identity),
+        let object_type = object_type.and_then(string).map(label);
+        if let (Some(object), Some(ENTITLEMENTS), None) =
+            (top.object, object_type.as_deref(), object_id)
+        {
+            members(object.get(), |key, value| {
+                if key == "customer" {
+                    object_id = Some(value);
+                }
+            });
         }
+        Self { object_type, object_id: object_id.and_then(identity) }
     }
 }
 

@@ -5,38 +5,63 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Walks `text`, calling `member` for each member. True if it is one well-formed JSON object.
 /// Of repeated keys each is seen in turn, so that plain assignment lets the last one win, as in
 /// Postgres and JavaScript.
 pub fn members<'a>(text: &'a str, mut member: impl FnMut(&str, &'a RawValue)) -> bool {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let walk = Members(|key: &str, value| {
+    members_until(text, |key, value| {
         member(key, value);
         ControlFlow::Continue(())
-    });
+    })
+}
+
+/// As [`members`], until `member` has seen enough: then it is false, and the rest is not looked at.
+pub fn members_until<'a>(
+    text: &'a str,
+    mut member: impl FnMut(&str, &'a RawValue) -> ControlFlow<()>,
+) -> bool {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let walk = Members { within: None, member: |_: Level, key: &str, value| member(key, value) };
     walk.deserialize(&mut json).is_ok() && json.end().is_ok()
 }
 
-/// Walks the object that is the member `key` of `text`, until `member` has seen enough.
-pub fn members_within<'a>(
-    text: &'a str,
-    key: &'static str,
-    member: impl FnMut(&str, &'a RawValue) -> ControlFlow<()>,
-) {
-    let mut json = serde_json::Deserializer::from_str(text);
-    // Fails when it has seen enough, and where there is no such object: then nothing was seen.
-    let _ = Within { key, members: Members(member) }.deserialize(&mut json);
+/// Whose member it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Outer,
+    Inner,
 }
 
-/// Visits the members of an object; a break ends the walk with an error.
-struct Members<F>(F);
+/// Walks `text` and, instead of calling `member` for its member `within`, that one's members too:
+/// in one pass, where `members` twice would read them twice. False also if `within` is no object.
+pub fn members_and_within<'a>(
+    text: &'a str,
+    within: &'static str,
+    mut member: impl FnMut(Level, &str, &'a RawValue),
+) -> bool {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let member = |level: Level, key: &str, value| {
+        member(level, key, value);
+        ControlFlow::Continue(())
+    };
+    let walk = Members { within: Some(within), member };
+    walk.deserialize(&mut json).is_ok() && json.end().is_ok()
+}
+
+type Member<'m, 'de> = &'m mut dyn FnMut(Level, &str, &'de RawValue) -> ControlFlow<()>;
+
+/// Visits the members of an object, and of its member `within`.
+struct Members<F> {
+    within: Option<&'static str>,
+    member: F,
+}
 
 impl<'de, F> DeserializeSeed<'de> for Members<F>
 where
-    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
+    F: FnMut(Level, &str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -47,7 +72,7 @@ where
 
 impl<'de, F> Visitor<'de> for Members<F>
 where
-    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
+    F: FnMut(Level, &str, &'de RawValue) -> ControlFlow<()>,
 {
     type Value = ();
 
@@ -57,51 +82,19 @@ where
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Key<'de>>()? {
+            if self.within.is_some_and(|within| *key.0 == *within.as_bytes()) {
+                // By reference, so that the type does not contain itself.
+                let member: Member<'_, 'de> =
+                    &mut |_, key, value| (self.member)(Level::Inner, key, value);
+                map.next_value_seed(Members { within: None, member })?;
+                continue;
+            }
             let value = map.next_value::<&RawValue>()?;
             // A key that is no text (a lone surrogate) is none that we know.
             if let Ok(key) = std::str::from_utf8(&key.0)
-                && (self.0)(key, value).is_break()
+                && (self.member)(Level::Outer, key, value).is_break()
             {
                 return Err(de::Error::custom("enough"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Visits the members of an object's member.
-struct Within<F> {
-    key: &'static str,
-    members: Members<F>,
-}
-
-impl<'de, F> DeserializeSeed<'de> for Within<F>
-where
-    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
-{
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F> Visitor<'de> for Within<F>
-where
-    F: FnMut(&str, &'de RawValue) -> ControlFlow<()>,
-{
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Key<'de>>()? {
-            if *key.0 == *self.key.as_bytes() {
-                map.next_value_seed(Members(&mut self.members.0))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(())

@@ -2,5 +2,8 @@
 //! Transport lives in `ingest` and `http`, SQL in `store`.
 
 pub mod event;
+pub mod kinds;
 mod lenient;
+pub mod order;
 pub mod signature;
+pub mod snapshot;

@@ -9,6 +9,7 @@ mod answers;
 mod bad_input;
 mod bytes_on_the_wire;
 mod duplicates;
+mod handlers;
 mod health;
 mod log_lines;
 mod maintenance;

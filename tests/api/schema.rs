@@ -81,7 +81,11 @@ async fn constraints_state_the_invariants() {
 async fn gateways_may_migrate_at_the_same_time() {
     let url = crate::support::postgres::fresh_database().await;
     let apps = futures_util::future::join_all((0..4).map(|_| App::spawn_on(&url, &[]))).await;
-    assert_eq!(apps[0].count("SELECT count(*) FROM tollgate.migrations WHERE success").await, 1);
+    let applied = "SELECT count(*) FROM tollgate.migrations WHERE success";
+    let files = std::fs::read_dir("migrations").unwrap().filter(|file| {
+        file.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "sql")
+    });
+    assert_eq!(apps[0].count(applied).await, i64::try_from(files.count()).unwrap());
 }
 
 #[tokio::test]

@@ -13,8 +13,7 @@ use crate::stripe::signature::{SignatureHeader, Tolerance};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nx-event-status: RECORDED\r\ncontent-length: 0\r\n\r\n";
 const DUPLICATE: &str = "HTTP/1.1 200 OK\r\nx-event-status: DUPLICATE\r\ncontent-length: 0\r\n\r\n";
-const BUSY: &str =
-    "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &str = "HTTP/1.1 503 Service NotWritten\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
 const WRONG: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 43\r\n\r\n\
     {\"code\":\"signature_mismatch\",\"detail\":\"no\"}";
 const MOVED: &str = "HTTP/1.1 307 Temporary Redirect\r\nlocation: /\r\ncontent-length: 0\r\n\r\n";

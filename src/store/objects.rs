@@ -1,0 +1,193 @@
+//! Rows of the billing tables on their way into the database, and how a batch of events is folded
+//! into them: at most one row for each object. What ties is settled in `projections`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+use super::events::NewEvent;
+use crate::stripe::event::Envelope;
+use crate::stripe::kinds::Kind;
+use crate::stripe::order::{Basis, Phase, Standing};
+use crate::stripe::snapshot::{Snapshot, storable};
+
+/// Which object, and in which table. Sorted in the order in which rows are written and locked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectKey {
+    pub table: &'static str,
+    pub account: String,
+    pub livemode: bool,
+    /// Empty where the object does not say.
+    pub object_type: String,
+    pub id: String,
+}
+
+impl ObjectKey {
+    fn of(envelope: &Envelope) -> Option<Self> {
+        let object_type = envelope.subject.object_type.clone().unwrap_or_default();
+        Some(Self {
+            table: Kind::of(&object_type).table,
+            account: envelope.account.clone(),
+            livemode: envelope.livemode,
+            object_type,
+            id: envelope.subject.object_id.clone()?,
+        })
+    }
+}
+
+/// What an event shows: which object, in which state, and how high it stands among its events.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    pub key: ObjectKey,
+    pub standing: Standing,
+    pub snapshot: Snapshot<'a>,
+}
+
+impl<'a> Shown<'a> {
+    /// None if the event shows no object that could be told from others.
+    pub fn of(envelope: &Envelope, body: &'a [u8]) -> Option<Self> {
+        let snapshot = Snapshot::of(envelope, body)?;
+        let (incarnation, phase) = (snapshot.incarnation, snapshot.phase);
+        let standing = Standing { incarnation, phase, created: envelope.created };
+        Some(Self { key: ObjectKey::of(envelope)?, standing, snapshot })
+    }
+}
+
+/// Whether other events of the batch are about the same object. The numbers are those of
+/// `tollgate.write_events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Crowd {
+    Alone = 0,
+    /// The event stands higher than all others.
+    Above = 1,
+    /// Another one stands as high.
+    Tied = 2,
+    /// Only the whole history tells.
+    Unclear = 3,
+}
+
+/// A row to be written.
+#[derive(Clone, Debug)]
+pub struct ObjectRow<'a> {
+    pub key: ObjectKey,
+    pub standing: Standing,
+    pub event_id: &'a str,
+    pub api_version: Option<&'a str>,
+    pub basis: Basis,
+    pub rests_on_base: bool,
+    pub links: String,
+    /// JSON that Postgres can hold.
+    pub object: Cow<'a, str>,
+    pub crowd: Crowd,
+}
+
+/// One row for each object of the batch, in the order in which they are to be written.
+pub fn fold<'a>(batch: &[&'a NewEvent]) -> Vec<ObjectRow<'a>> {
+    let mut objects: BTreeMap<ObjectKey, Vec<One<'a>>> = BTreeMap::new();
+    for &event in batch {
+        if let Some(Shown { key, standing, snapshot }) = Shown::of(&event.envelope, &event.raw) {
+            objects.entry(key).or_default().push((standing, snapshot, event));
+        }
+    }
+    objects.into_iter().filter_map(|(key, events)| row(key, &events)).collect()
+}
+
+/// What one event says of its object.
+type One<'a> = (Standing, Snapshot<'a>, &'a NewEvent);
+
+/// The row of the event that stands highest.
+fn row<'a>(key: ObjectKey, events: &[One<'a>]) -> Option<ObjectRow<'a>> {
+    let (standing, snapshot, event) = events.iter().max_by_key(|(standing, _, _)| *standing)?;
+    // What another event says of a link, and this one does not, depends on what came before.
+    let says = |link: &str| snapshot.links.iter().any(|(known, _)| *known == link);
+    let says_less =
+        events.iter().any(|(_, other, _)| other.links.iter().any(|(link, _)| !says(link)));
+    let crowd = if events.len() == 1 {
+        Crowd::Alone
+    } else if says_less {
+        Crowd::Unclear
+    } else if events.iter().filter(|(other, _, _)| other == standing).count() > 1 {
+        Crowd::Tied
+    } else {
+        Crowd::Above
+    };
+    Some(ObjectRow {
+        key,
+        standing: *standing,
+        event_id: event.envelope.id.as_str(),
+        api_version: event.envelope.api_version.as_deref(),
+        basis: Basis::Unique,
+        rests_on_base: false,
+        links: Value::Object(links(snapshot)).to_string(),
+        object: storable(snapshot.json),
+        crowd,
+    })
+}
+
+/// What the object says about its links, as JSON.
+pub fn links(snapshot: &Snapshot<'_>) -> Map<String, Value> {
+    let link = |(link, value): &(&'static str, Option<String>)| {
+        let value = value.as_ref().map_or(Value::Null, |id| id.replace('\0', "\u{fffd}").into());
+        ((*link).to_owned(), value)
+    };
+    snapshot.links.iter().map(link).collect()
+}
+
+/// The rows as the arrays that the database's functions take.
+#[derive(Debug, Default)]
+pub struct Columns<'a> {
+    /// Each table, and the ordinal of its last row.
+    pub tables: Vec<&'static str>,
+    pub ends: Vec<i32>,
+    pub accounts: Vec<&'a str>,
+    pub livemodes: Vec<bool>,
+    pub object_types: Vec<&'a str>,
+    pub ids: Vec<&'a str>,
+    pub incarnations: Vec<i64>,
+    pub phases: Vec<i16>,
+    pub createds: Vec<OffsetDateTime>,
+    pub event_ids: Vec<&'a str>,
+    pub bases: Vec<&'static str>,
+    pub rest_on_base: Vec<bool>,
+    pub api_versions: Vec<Option<&'a str>>,
+    pub links: Vec<&'a str>,
+    pub objects: Vec<&'a str>,
+    pub crowds: Vec<i16>,
+}
+
+impl<'a> Columns<'a> {
+    /// `rows` must be sorted by key.
+    pub fn of(rows: &'a [ObjectRow<'_>]) -> Self {
+        let mut columns = Self::default();
+        for (row, ordinal) in rows.iter().zip(1..) {
+            match (columns.tables.last(), columns.ends.last_mut()) {
+                (Some(table), Some(end)) if *table == row.key.table => *end = ordinal,
+                _ => {
+                    columns.tables.push(row.key.table);
+                    columns.ends.push(ordinal);
+                }
+            }
+            columns.accounts.push(&row.key.account);
+            columns.livemodes.push(row.key.livemode);
+            columns.object_types.push(&row.key.object_type);
+            columns.ids.push(&row.key.id);
+            columns.incarnations.push(row.standing.incarnation);
+            columns.phases.push(phase_number(row.standing.phase));
+            columns.createds.push(row.standing.created);
+            columns.event_ids.push(row.event_id);
+            columns.bases.push(row.basis.as_str());
+            columns.rest_on_base.push(row.rests_on_base);
+            columns.api_versions.push(row.api_version);
+            columns.links.push(&row.links);
+            columns.objects.push(&row.object);
+            columns.crowds.push(row.crowd as i16);
+        }
+        columns
+    }
+}
+
+fn phase_number(phase: Phase) -> i16 {
+    phase as i16
+}

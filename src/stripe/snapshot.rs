@@ -1,0 +1,236 @@
+//! What an event says about the state of one object: where its JSON stands in the body, and how
+//! high the event stands among those of the object. Which of them wins is `order`'s.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::event::Envelope;
+use super::kinds::Kind;
+use super::lenient::members;
+use super::order::Phase;
+
+/// An object in the state that an event shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot<'a> {
+    /// `data.object`.
+    pub json: &'a str,
+    /// Tells apart the objects that had this id one after the other: when this one was created, in
+    /// Unix seconds, for kinds whose ids are used again; else 0.
+    pub incarnation: i64,
+    pub phase: Phase,
+    /// What the object says about the references of [`Kind::links`]; those it does not mention
+    /// are not in it.
+    pub links: Vec<(&'static str, Option<String>)>,
+}
+
+/// The members of an object that are read, still as JSON.
+#[derive(Default)]
+struct Facts<'a> {
+    created: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+    deleted: bool,
+}
+
+/// What the Dashboard's old test button sends: a sample, not an object of the account.
+const TEST_BUTTON: &str = "evt_00000000000000";
+
+impl<'a> Snapshot<'a> {
+    /// Reads what the event shows in its `body`. None from thin events, and where the object has
+    /// no identity.
+    pub fn of(envelope: &Envelope, body: &'a [u8]) -> Option<Self> {
+        envelope.subject.object_id.as_ref()?;
+        if envelope.id.as_str() == TEST_BUTTON {
+            return None;
+        }
+        let json = std::str::from_utf8(body.get(envelope.object.clone()?)?).ok()?;
+        let object_type = envelope.subject.object_type.as_deref().unwrap_or_default();
+        Some(Self::read(json, object_type, &envelope.event_type))
+    }
+
+    fn read(json: &'a str, object_type: &str, event_type: &str) -> Self {
+        let kind = Kind::of(object_type);
+        let mut facts = Facts::default();
+        let mut links: Vec<(&'static str, Option<String>)> = Vec::new();
+        members(json, |key, value| match key {
+            "created" => facts.created = Some(value),
+            "status" => facts.status = Some(value),
+            "deleted" => facts.deleted = value.get() == "true",
+            _ => {
+                if let Some(link) = kind.links.iter().find(|link| **link == key) {
+                    links.push((link, reference(value)));
+                }
+            }
+        });
+        let incarnation = facts.created.filter(|_| kind.reuses_ids).and_then(seconds).unwrap_or(0);
+        let phase = phase(kind, object_type, event_type, &facts);
+        Self { json, incarnation, phase, links }
+    }
+}
+
+/// Where in its life the event shows the object.
+fn phase(kind: Kind, object_type: &str, event_type: &str, facts: &Facts<'_>) -> Phase {
+    let (family, verb) = event_type.rsplit_once('.').unwrap_or(("", event_type));
+    // An event may contradict its object; what is in a table of its own must be meant itself.
+    let own = kind.shares_table() || names(family, object_type);
+    let status = |wanted: &[&str]| {
+        facts.status.and_then(string).is_some_and(|status| wanted.contains(&status.as_str()))
+    };
+    let gone = own && verb == "deleted" && object_type != "subscription";
+    let over = match object_type {
+        "subscription" => status(&["canceled", "incomplete_expired"]),
+        "payment_intent" | "setup_intent" => status(&["succeeded", "canceled"]),
+        "payment_method" => event_type == "payment_method.detached",
+        _ => false,
+    };
+    if gone || facts.deleted {
+        Phase::Deleted
+    } else if own && verb == "created" {
+        Phase::Created
+    } else if over {
+        Phase::Terminal
+    } else {
+        Phase::Normal
+    }
+}
+
+/// Is `family`, an event type without its verb, that of this type of object? The event
+/// customer.tax_id.deleted is about a `tax_id`.
+fn names(family: &str, object_type: &str) -> bool {
+    family
+        .strip_suffix(object_type)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn seconds(value: &RawValue) -> Option<i64> {
+    value.get().trim_matches('"').parse().ok()
+}
+
+/// The id in a reference, which is an id or, where it was expanded, an object.
+fn reference(value: &RawValue) -> Option<String> {
+    if !value.get().starts_with('{') {
+        return string(value);
+    }
+    let mut id = None;
+    members(value.get(), |key, value| {
+        if key == "id" {
+            id = string(value);
+        }
+    });
+    id
+}
+
+/// JSON as jsonb can hold it: the escapes of NUL and of lone surrogates, which no Postgres text
+/// can, become U+FFFD. Nothing else is touched.
+pub fn storable(json: &str) -> Cow<'_, str> {
+    if !json.contains("\\u") {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let (kept, length) = match code_unit(escape) {
+            None => (true, escape.chars().take(2).map(char::len_utf8).sum()),
+            Some(0 | 0xDC00..=0xDFFF) => (false, 6),
+            Some(0xD800..=0xDBFF) => match code_unit(&escape[6..]) {
+                Some(0xDC00..=0xDFFF) => (true, 12),
+                _ => (false, 6),
+            },
+            Some(_) => (true, 6),
+        };
+        let (escape, after) = escape.split_at(length);
+        out.push_str(if kept { escape } else { "\\ufffd" });
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The code unit of the escape `\uXXXX` that `text` begins with.
+fn code_unit(text: &str) -> Option<u16> {
+    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<'a>(event_type: &str, object: &'a str) -> Snapshot<'a> {
+        let object_type = serde_json::from_str::<serde_json::Value>(object).unwrap()["object"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        Snapshot::read(object, &object_type, event_type)
+    }
+
+    #[test]
+    fn phases_follow_type_and_status() {
+        for (event_type, object, phase) in [
+            ("customer.created", r#"{"object":"customer"}"#, Phase::Created),
+            ("customer.updated", r#"{"object":"customer"}"#, Phase::Normal),
+            ("customer.deleted", r#"{"object":"customer"}"#, Phase::Deleted),
+            ("customer.updated", r#"{"object":"customer","deleted":true}"#, Phase::Deleted),
+            ("customer.deleted", r#"{"object":"invoice"}"#, Phase::Normal),
+            ("customer.tax_id.deleted", r#"{"object":"tax_id"}"#, Phase::Deleted),
+            ("customer.source.deleted", r#"{"object":"card"}"#, Phase::Deleted),
+            (
+                "customer.subscription.deleted",
+                r#"{"object":"subscription","status":"canceled"}"#,
+                Phase::Terminal,
+            ),
+            (
+                "customer.subscription.created",
+                r#"{"object":"subscription","status":"active"}"#,
+                Phase::Created,
+            ),
+            (
+                "payment_intent.succeeded",
+                r#"{"object":"payment_intent","status":"succeeded"}"#,
+                Phase::Terminal,
+            ),
+            ("payment_method.detached", r#"{"object":"payment_method"}"#, Phase::Terminal),
+            ("invoice.voided", r#"{"object":"invoice","status":"void"}"#, Phase::Normal),
+            ("charge.dispute.created", r#"{"object":"dispute"}"#, Phase::Created),
+            ("charge.dispute.created", r#"{"object":"charge"}"#, Phase::Normal),
+            ("", r#"{"object":"widget"}"#, Phase::Normal),
+        ] {
+            assert_eq!(read(event_type, object).phase, phase, "{event_type} {object}");
+        }
+    }
+
+    #[test]
+    fn incarnations_are_for_ids_that_are_used_again() {
+        assert_eq!(read("coupon.created", r#"{"object":"coupon","created":5}"#).incarnation, 5);
+        assert_eq!(read("coupon.created", r#"{"object":"coupon","created":"5"}"#).incarnation, 5);
+        assert_eq!(read("coupon.deleted", r#"{"object":"coupon"}"#).incarnation, 0);
+        assert_eq!(read("charge.updated", r#"{"object":"charge","created":5}"#).incarnation, 0);
+    }
+
+    #[test]
+    fn links_are_what_the_object_says() {
+        let invoice = r#"{"object":"invoice","charge":null,"payment_intent":{"id":"pi_1"}}"#;
+        let links = vec![("charge", None), ("payment_intent", Some("pi_1".to_owned()))];
+        assert_eq!(read("invoice.paid", invoice).links, links);
+        assert_eq!(read("invoice.paid", r#"{"object":"invoice"}"#).links, vec![]);
+    }
+
+    #[test]
+    fn only_what_postgres_cannot_hold_is_replaced() {
+        for (json, expected) in [
+            (r#"{"a":"b\n\\u0000"}"#, r#"{"a":"b\n\\u0000"}"#),
+            (r#"{"a":"\u0000é\u00e9"}"#, r#"{"a":"\ufffdé\u00e9"}"#),
+            (r#"{"a":"\ud83d\ude00\ud83d"}"#, r#"{"a":"\ud83d\ude00\ufffd"}"#),
+            (r#"{"a":"\ude00\ud83dx\\\u0000"}"#, r#"{"a":"\ufffd\ufffdx\\\ufffd"}"#),
+            (r#"{"a":"\ud83d\ud83d\ude00"}"#, r#"{"a":"\ufffd\ud83d\ude00"}"#),
+        ] {
+            assert_eq!(storable(json), expected);
+        }
+        assert_eq!(storable(r"\u12é"), r"\u12é");
+    }
+}

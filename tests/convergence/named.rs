@@ -1,0 +1,184 @@
+//! The cases that sync engines get wrong, one by one, each in every order of delivery.
+
+use serde_json::{Value, json};
+
+use crate::support::App;
+use crate::{Key, TableRow, gateway, rebuild, rows};
+
+/// An event about an object.
+fn event(
+    id: &str,
+    event_type: &str,
+    created: i64,
+    object: &Value,
+    previous: Option<Value>,
+) -> String {
+    let mut data = json!({"object": object});
+    if let Some(previous) = previous {
+        data["previous_attributes"] = previous;
+    }
+    json!({"id": id, "object": "event", "type": event_type, "created": created, "livemode": false,
+           "api_version": "2024-06-20", "data": data})
+    .to_string()
+}
+
+/// Delivers the bodies in every order, each to a gateway of its own; the one row that is left must
+/// be the same in all.
+async fn in_every_order(bodies: &[String]) -> TableRow {
+    let mut found: Option<(Key, TableRow)> = None;
+    for order in permutations(bodies.len()) {
+        let app = gateway().await;
+        for at in &order {
+            assert_eq!(app.deliver(&bodies[*at]).await.status, 200);
+        }
+        let row = only_row(&app).await;
+        assert_eq!(rebuild(&app).await, 0, "{order:?}");
+        match &found {
+            Some(found) => assert_eq!(found, &row, "{order:?}"),
+            None => found = Some(row),
+        }
+        app.stop().await;
+    }
+    found.unwrap().1
+}
+
+async fn only_row(app: &App) -> (Key, TableRow) {
+    let all = rows(&app.pool).await;
+    assert_eq!(all.len(), 1, "{all:#?}");
+    all.into_iter().next().unwrap()
+}
+
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    let Some(last) = n.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
+    let insert = |order: Vec<usize>| {
+        (0..=order.len()).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, last);
+            order
+        })
+    };
+    permutations(last).into_iter().flat_map(insert).collect()
+}
+
+fn subscription(status: &str) -> Value {
+    json!({"id": "sub_1", "object": "subscription", "status": status, "customer": "cus_1"})
+}
+
+#[tokio::test]
+async fn created_and_updated_in_one_second() {
+    let row = in_every_order(&[
+        event("evt_b", "customer.subscription.created", 100, &subscription("incomplete"), None),
+        event(
+            "evt_a",
+            "customer.subscription.updated",
+            100,
+            &subscription("active"),
+            Some(json!({"status": "incomplete"})),
+        ),
+    ])
+    .await;
+    assert_eq!(row.object["status"], "active");
+    assert_eq!((row.order_basis.as_str(), row.phase), ("unique", 1));
+}
+
+#[tokio::test]
+async fn a_late_update_does_not_bring_back_what_was_deleted() {
+    let customer =
+        |name: &str| json!({"id": "cus_1", "object": "customer", "created": 50, "name": name});
+    let row = in_every_order(&[
+        event("evt_1", "customer.created", 50, &customer("a"), None),
+        event("evt_3", "customer.deleted", 100, &customer("b"), None),
+        event("evt_2", "customer.updated", 101, &customer("b"), Some(json!({"name": "a"}))),
+    ])
+    .await;
+    assert!(row.deleted);
+    assert_eq!(row.as_of_event, "evt_3");
+}
+
+#[tokio::test]
+async fn deleted_then_made_again_under_the_same_id() {
+    let coupon = |created: i64, off: i64| json!({"id": "SUMMER", "object": "coupon", "created": created, "percent_off": off});
+    let row = in_every_order(&[
+        event("evt_1", "coupon.created", 50, &coupon(50, 10), None),
+        event("evt_2", "coupon.deleted", 60, &coupon(50, 10), None),
+        event("evt_3", "coupon.created", 60, &coupon(60, 20), None),
+    ])
+    .await;
+    assert!(!row.deleted);
+    assert_eq!((row.incarnation, &row.object["percent_off"]), (60, &json!(20)));
+}
+
+#[tokio::test]
+async fn one_event_in_two_api_versions() {
+    let old = json!({"id": "in_1", "object": "invoice", "status": "paid", "payment_intent": "pi_1", "subscription": "sub_1"});
+    let new = json!({"id": "in_1", "object": "invoice", "status": "paid",
+                     "parent": {"subscription_details": {"subscription": "sub_1"}}});
+    let old = event("evt_1", "invoice.paid", 100, &old, None);
+    let new =
+        event("evt_1", "invoice.paid", 100, &new, None).replace("2024-06-20", "2025-03-31.basil");
+    for bodies in [[&old, &new], [&new, &old]] {
+        let app = gateway().await;
+        let words = [app.deliver(bodies[0]).await.word(), app.deliver(bodies[1]).await.word()];
+        assert_eq!(words, ["recorded", "duplicate"], "effects are once");
+        let (_, row) = only_row(&app).await;
+        assert_eq!(row.api_version.as_deref(), Some("2025-03-31.basil"));
+        assert_eq!(row.object["parent"]["subscription_details"]["subscription"], "sub_1");
+        let logged = "SELECT count(*) FROM tollgate.events WHERE api_version = '2025-03-31.basil'";
+        assert_eq!(app.count(logged).await, 1);
+        assert_eq!(app.events().await, 1);
+        assert_eq!(rebuild(&app).await, 0);
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stale_subscription_after_a_newer_one() {
+    let row = in_every_order(&[
+        event("evt_1", "customer.subscription.updated", 100, &subscription("past_due"), None),
+        event("evt_2", "customer.subscription.updated", 200, &subscription("active"), None),
+    ])
+    .await;
+    assert_eq!(row.object["status"], "active");
+}
+
+#[tokio::test]
+async fn three_events_of_an_invoice_in_one_second() {
+    let invoice = |status: &str, paid: i64| json!({"id": "in_1", "object": "invoice", "status": status, "amount_paid": paid});
+    let row = in_every_order(&[
+        event("evt_3", "invoice.created", 100, &invoice("draft", 0), None),
+        event("evt_2", "invoice.finalized", 100, &invoice("open", 0), None),
+        event("evt_1", "invoice.paid", 100, &invoice("paid", 500), None),
+    ])
+    .await;
+    assert_eq!((row.object["status"].as_str(), row.order_basis.as_str()), (Some("paid"), "rank"));
+}
+
+#[tokio::test]
+async fn there_and_back_in_one_second() {
+    let plan = |nickname: &str| json!({"id": "gold", "object": "plan", "created": 50, "nickname": nickname});
+    let row = in_every_order(&[
+        event("evt_1", "plan.updated", 90, &plan("a"), Some(json!({"nickname": "z"}))),
+        event("evt_3", "plan.updated", 100, &plan("b"), Some(json!({"nickname": "a"}))),
+        event("evt_2", "plan.updated", 100, &plan("a"), Some(json!({"nickname": "b"}))),
+    ])
+    .await;
+    assert_eq!((&row.object["nickname"], row.order_basis.as_str()), (&json!("a"), "chain"));
+    assert!(row.rests_on_base);
+}
+
+#[tokio::test]
+async fn a_link_that_a_later_version_drops_is_kept() {
+    let old = json!({"id": "in_1", "object": "invoice", "status": "open", "payment_intent": "pi_1", "charge": null});
+    let new = json!({"id": "in_1", "object": "invoice", "status": "paid"});
+    let row = in_every_order(&[
+        event("evt_1", "invoice.finalized", 100, &old, None),
+        event("evt_2", "invoice.paid", 200, &new, None).replace("2024-06-20", "2025-03-31.basil"),
+        event("evt_3", "invoice.updated", 150, &old, None),
+    ])
+    .await;
+    assert_eq!(row.object["status"], "paid");
+    assert_eq!(row.links, json!({"payment_intent": "pi_1", "charge": null}));
+    assert!(row.text.contains("pi_1"), "a column says it");
+}
