@@ -310,3 +310,51 @@ async fn odd_values_are_null_in_the_columns_and_whole_in_the_object() {
     assert_eq!(row, (None, Some("cus_1".into()), None, "99999999999999999999999".into()));
     app.stop().await;
 }
+
+#[tokio::test]
+async fn the_credits_example_grants_once_and_in_any_order() {
+    let app = App::spawn_with(&[("billing_tables", "true")]).await;
+    app.pool.execute(include_str!("../../examples/credits/schema.sql")).await.unwrap();
+    let event = |id: &str, event_type: &str, created: i64, object: &str| {
+        format!(
+            r#"{{"id":"{id}","object":"event","type":"{event_type}","created":{created},"livemode":false,
+            "data":{{"object":{object}}}}}"#
+        )
+    };
+    let invoice = event(
+        "evt_paid",
+        "invoice.paid",
+        100,
+        r#"{"id":"in_1","object":"invoice","customer":"cus_1","amount_paid":4900}"#,
+    );
+    let answers =
+        futures_util::future::join_all((0..100).map(|_| app.deliver(invoice.clone()))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let subscription = |status: &str| {
+        format!(
+            r#"{{"id":"sub_1","object":"subscription","customer":"cus_1","status":"{status}"}}"#
+        )
+    };
+    for (id, event_type, created, object) in [
+        ("evt_2", "customer.subscription.deleted", 300, subscription("canceled")),
+        ("evt_1", "customer.subscription.updated", 200, subscription("active")),
+        (
+            "evt_0",
+            "customer.created",
+            50,
+            r#"{"id":"cus_1","object":"customer","email":"a@b.c"}"#.into(),
+        ),
+    ] {
+        app.deliver(event(id, event_type, created, &object)).await;
+    }
+    let account: (String, i64) =
+        sqlx::query_as("SELECT email, credits FROM saas.accounts WHERE customer = 'cus_1'")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+    assert_eq!(account, ("a@b.c".to_owned(), 49));
+    assert_eq!(app.count("SELECT count(*) FROM saas.grants").await, 1);
+    assert_eq!(app.count("SELECT count(*) FROM saas.licences WHERE NOT active").await, 1);
+    assert_eq!(app.count("SELECT count(*) FROM tollgate.failures").await, 0);
+    app.stop().await;
+}

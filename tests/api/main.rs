@@ -15,4 +15,5 @@ mod log_lines;
 mod maintenance;
 mod pages;
 mod schema;
+mod tables;
 mod writing;

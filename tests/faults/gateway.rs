@@ -1,7 +1,7 @@
 //! The gateway dies, or is asked to go.
 
 use nix::sys::signal::Signal;
-use sqlx::PgPool;
+use sqlx::{Executor, PgPool};
 use tollgate::embedded;
 
 use crate::rounds;
@@ -30,6 +30,47 @@ async fn killed_gateways_lose_nothing_they_acknowledged() {
     assert_kept(&PgPool::connect(&url).await.unwrap(), &tally.acknowledged).await;
     process.stop().await;
     assert_eq!(embedded::running(data_dir.path()), None, "the database went with its gateway");
+}
+
+/// A handler's effect and the event are one: whenever the gateway is killed, the credits are what the
+/// log says.
+#[tokio::test(flavor = "multi_thread")]
+async fn credits_equal_the_log_however_often_the_gateway_is_killed() {
+    let url = postgres::fresh_database().await;
+    let flags = ["--billing-tables", "true"];
+    let address = free_address();
+    let mut process = Process::start(address, Backing::Url(&url), &flags).await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    pool.execute(
+        "CREATE TABLE public.account (credits bigint NOT NULL);
+         INSERT INTO public.account VALUES (0);
+         CREATE FUNCTION public.credit(e jsonb) RETURNS void LANGUAGE sql AS
+         'UPDATE public.account SET credits = credits + 1';
+         SELECT tollgate.register_handler('invoice.paid', 'public.credit(jsonb)'::regprocedure);",
+    )
+    .await
+    .unwrap();
+    let load = Load::start(address, 8, "credits");
+    for round in 0..rounds(20) {
+        load.acknowledge(50).await;
+        process.signal(Signal::SIGKILL);
+        process.wait().await;
+        // What the dead gateway had sent may still be running.
+        let both =
+            "SELECT (SELECT credits FROM public.account), (SELECT count(*) FROM tollgate.events)";
+        let (credits, events): (i64, i64) = sqlx::query_as(both).fetch_one(&pool).await.unwrap();
+        assert_eq!(credits, events, "round {round}");
+        process = Process::start(address, Backing::Url(&url), &flags).await;
+    }
+    let tally = load.finish().await;
+    assert_eq!(tally.wrong, Vec::<u16>::new());
+    assert_kept(&pool, &tally.acknowledged).await;
+    let failures: i64 = sqlx::query_scalar("SELECT count(*) FROM tollgate.failures")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(failures, 0);
+    process.stop().await;
 }
 
 /// SIGTERM under load: nobody sees a reset, or a status other than 200 and 503.
