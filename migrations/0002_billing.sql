@@ -1,5 +1,12 @@
 -- The billing tables: what each Stripe object looks like now, by the newest event about it.
 
+DO $$
+BEGIN
+    IF to_regnamespace('stripe') IS NOT NULL THEN
+        RAISE EXCEPTION 'there is a schema stripe already, of a sync engine perhaps, and Tollgate keeps its billing tables in one of that name: rename the other (ALTER SCHEMA stripe RENAME TO stripe_before), or give Tollgate a database of its own';
+    END IF;
+END
+$$;
 CREATE SCHEMA stripe;
 COMMENT ON SCHEMA stripe IS 'Stripe''s objects as the newest event about each shows them: one table per type, and views for daily questions';
 

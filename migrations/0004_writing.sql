@@ -48,9 +48,12 @@ BEGIN
                              ELSE t.links || excluded.links END
             WHERE CASE WHEN _mode = 'newer'
                        THEN (excluded.incarnation, excluded.phase, excluded.as_of) > (t.incarnation, t.phase, t.as_of)
-                       ELSE (excluded.as_of_event, excluded.order_basis, excluded.rests_on_base, excluded.links)
-                            IS DISTINCT FROM (t.as_of_event, t.order_basis, t.rests_on_base, t.links)
-                            OR excluded.api_version IS DISTINCT FROM t.api_version END;
+                       -- What tied in one batch may all be older than what is there.
+                       ELSE (_mode = 'replace' OR (excluded.incarnation, excluded.phase, excluded.as_of)
+                                                  >= (t.incarnation, t.phase, t.as_of))
+                            AND ((excluded.as_of_event, excluded.order_basis, excluded.rests_on_base, excluded.links)
+                                 IS DISTINCT FROM (t.as_of_event, t.order_basis, t.rests_on_base, t.links)
+                                 OR excluded.api_version IS DISTINCT FROM t.api_version) END;
             GET DIAGNOSTICS _written = ROW_COUNT;
             IF _mode = 'newer' AND _written < _to - _from + 1 THEN
                 RETURN QUERY
@@ -98,7 +101,7 @@ $make$;
 COMMENT ON FUNCTION tollgate.make_write_objects IS 'Makes write_objects for the billing tables of one schema; to be called again when a table is added';
 
 SELECT tollgate.make_write_objects('stripe');
-COMMENT ON FUNCTION tollgate.write_objects IS 'Writes objects, table by table. Mode newer: where they stand higher than what is there; returns the ordinals of those that cannot be decided by that, and whether they stand lower. Modes merge and replace write what was decided from the log; replace also forgets the old links. Every row given is locked afterwards. Give tables by name and rows by key, or two writers may deadlock';
+COMMENT ON FUNCTION tollgate.write_objects IS 'Writes objects, table by table. Mode newer: where they stand higher than what is there; returns the ordinals of those that cannot be decided by that, and whether they stand lower. Modes merge and replace write what was decided from the log: merge among events that stand equal, unless a higher one is there; replace by the whole history, and forgets the old links. Every row given is locked afterwards. Give tables by name and rows by key, or two writers may deadlock';
 
 -- Events -------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 //! The schema keeps its own promises: comments, constraints, compression, who may repeat it.
 
-use sqlx::Executor;
+use sqlx::{Connection, Executor};
 
 use crate::support::App;
 
@@ -86,6 +86,17 @@ async fn gateways_may_migrate_at_the_same_time() {
         file.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "sql")
     });
     assert_eq!(apps[0].count(applied).await, i64::try_from(files.count()).unwrap());
+}
+
+#[tokio::test]
+async fn somebody_elses_schema_stripe_is_left_alone_and_named() {
+    let url = crate::support::postgres::fresh_database().await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    connection.execute("CREATE SCHEMA stripe").await.unwrap();
+    let error = tollgate::store::migrations::run(&mut connection).await.unwrap_err().to_string();
+    assert!(error.contains("there is a schema stripe already"), "{error}");
+    connection.execute("ALTER SCHEMA stripe RENAME TO stripe_before").await.unwrap();
+    App::spawn_on(&url, &[]).await.stop().await;
 }
 
 #[tokio::test]

@@ -155,6 +155,39 @@ async fn three_events_of_an_invoice_in_one_second() {
     assert_eq!((row.object["status"].as_str(), row.order_basis.as_str()), (Some("paid"), "rank"));
 }
 
+/// Two that tie, in one batch, after a newer one: they are settled between themselves, and must
+/// not displace it.
+#[tokio::test]
+async fn twins_that_arrive_together_do_not_displace_a_newer_event() {
+    let app = App::spawn_with(&[("billing_tables", "true"), ("http_workers", "1")]).await;
+    let newer = event("evt_9", "customer.subscription.updated", 200, &subscription("active"), None);
+    app.deliver(newer).await;
+    let mut lock = app.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE tollgate.event_log IN EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let other = r#"{"id":"evt_0","object":"event","type":"x","created":1}"#;
+    let twins = [("evt_1", "incomplete"), ("evt_2", "past_due")].map(|(id, status)| {
+        event(id, "customer.subscription.updated", 100, &subscription(status), None)
+    });
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        lock.rollback().await.unwrap();
+    };
+    let later = async {
+        // The writer is waiting with the other one: these two wait for it together.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::join!(app.deliver(&twins[0]), app.deliver(&twins[1]))
+    };
+    let (first, (one, two), ()) = tokio::join!(app.deliver(other), later, release);
+    assert_eq!([first.status, one.status, two.status], [200; 3]);
+    let (_, row) = only_row(&app).await;
+    assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_9", "unique"));
+    assert_eq!(rebuild(&app).await, 0);
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn there_and_back_in_one_second() {
     let plan = |nickname: &str| json!({"id": "gold", "object": "plan", "created": 50, "nickname": nickname});
