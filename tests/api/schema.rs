@@ -96,6 +96,8 @@ async fn somebody_elses_schema_stripe_is_left_alone_and_named() {
     let error = tollgate::store::migrations::run(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("there is a schema stripe already"), "{error}");
     connection.execute("ALTER SCHEMA stripe RENAME TO stripe_before").await.unwrap();
+    // It still holds the migrations' lock.
+    connection.close().await.unwrap();
     App::spawn_on(&url, &[]).await.stop().await;
 }
 
