@@ -15,9 +15,6 @@ use crate::store::objects::{self, Crowd, ObjectRow};
 use crate::store::projections::{self, Written};
 use crate::store::{Fault, StoreError};
 
-/// First wait before a failed step is tried again; `maintain::rescue` goes on from there.
-pub const FIRST_RETRY: Duration = Duration::from_secs(5);
-
 /// The share of an attempt's time that handlers may take; what is left then is put off.
 const HANDLERS_SHARE: f64 = 0.6;
 
@@ -251,7 +248,7 @@ impl<'a> Steps<'a> {
         attempts: i32,
         again: bool,
     ) -> Result<(), CommitError> {
-        let retry_in = if attempts == 0 { Duration::ZERO } else { FIRST_RETRY };
+        let retry_in = if attempts == 0 { Duration::ZERO } else { failures::FIRST_WAIT };
         let failed = Failed {
             stage,
             created: event.envelope.created,

@@ -18,8 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Wait after a look that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The wait doubles from the first to the longest, each a fifth more or less.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// The wait doubles from `failures::FIRST_WAIT` up to this one.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 /// Attempts for a billing table, the first included: a little over a day.
@@ -188,7 +187,7 @@ async fn keep(
 /// The wait after so many attempts.
 fn wait(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(20);
-    FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
+    failures::FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
 }
 
 #[cfg(test)]

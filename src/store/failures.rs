@@ -10,6 +10,9 @@ use super::StoreError;
 use super::connect::Transaction;
 use super::events::NewEvent;
 
+/// Wait before what failed is tried for the second time; `maintain::rescue` doubles it.
+pub const FIRST_WAIT: Duration = Duration::from_secs(5);
+
 /// What failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::events::NewEvent;
 use crate::stripe::event::Envelope;
 use crate::stripe::kinds::Kind;
-use crate::stripe::order::{Basis, Phase, Standing};
+use crate::stripe::order::{Basis, Standing};
 use crate::stripe::snapshot::{Snapshot, storable};
 
 /// Which object, and in which table. Sorted in the order in which rows are written and locked.
@@ -174,7 +174,7 @@ impl<'a> Columns<'a> {
             columns.object_types.push(&row.key.object_type);
             columns.ids.push(&row.key.id);
             columns.incarnations.push(row.standing.incarnation);
-            columns.phases.push(phase_number(row.standing.phase));
+            columns.phases.push(row.standing.phase as i16);
             columns.createds.push(row.standing.created);
             columns.event_ids.push(row.event_id);
             columns.bases.push(row.basis.as_str());
@@ -186,8 +186,4 @@ impl<'a> Columns<'a> {
         }
         columns
     }
-}
-
-fn phase_number(phase: Phase) -> i16 {
-    phase as i16
 }

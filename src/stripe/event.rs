@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::kinds::ENTITLEMENTS;
-use super::lenient::{Level, members, members_and_within, members_until};
+use super::lenient::{Level, members, members_and_within, members_until, string};
 
 /// Longest text read into a column or a notification, in bytes of UTF-8. Stripe documents object
 /// ids of up to 255 characters (<https://docs.stripe.com/upgrades>); it bounds index keys too,
@@ -228,11 +228,6 @@ impl Subject {
         }
         Self { object_type, object_id: object_id.and_then(identity) }
     }
-}
-
-/// The text of a JSON string, if it is one that is text: lone surrogates are not.
-fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
 }
 
 /// A text that is shown and matched by pattern: made to fit rather than dropped.

@@ -101,6 +101,11 @@ where
     }
 }
 
+/// The text of a JSON string, if it is one that is text: lone surrogates are not.
+pub fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
 /// An object key as bytes: asking `serde_json` for text would fail on lone surrogates.
 struct Key<'de>(Cow<'de, [u8]>);
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::event::Envelope;
 use super::kinds::Kind;
-use super::lenient::members;
+use super::lenient::{members, string};
 use super::order::Phase;
 
 /// An object in the state that an event shows.
@@ -100,10 +100,6 @@ fn names(family: &str, object_type: &str) -> bool {
     family
         .strip_suffix(object_type)
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
-}
-
-fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
 }
 
 fn seconds(value: &RawValue) -> Option<i64> {
