@@ -12,7 +12,7 @@ use crate::store::failures::{self, Failed, Stage};
 use crate::store::handlers::{Policy, Registered};
 use crate::store::hooks::{Handler, Hooks};
 use crate::store::objects::{self, Crowd, ObjectRow};
-use crate::store::projections::{self, Written};
+use crate::store::projections::{self, Decision, Written};
 use crate::store::{Fault, StoreError};
 
 /// The share of an attempt's time that handlers may take; what is left then is put off.
@@ -78,23 +78,31 @@ impl Committer {
             let (notify, generation) = (self.options.notify, self.registered.generation);
             let done = events::commit(connection, batch, &rows, notify, generation).await;
             match done {
-                Err(error) if matches!(error.fault(), Fault::Undecided | Fault::Handlers) => {}
+                Err(error)
+                    if matches!(
+                        error.fault(),
+                        Fault::Undecided | Fault::Handlers | Fault::Raced
+                    ) => {}
                 Err(error) if error.fault() == Fault::Data && batch.len() == 1 => {}
                 done => return Ok(done?),
             }
         }
-        let mut parked: Option<String> = None;
+        let mut plan = Plan::default();
         loop {
-            let parked_for = parked.as_deref();
-            let mut steps =
-                Steps { committer: self, started, batch, rows: &rows, parked: parked_for };
+            let steps = Steps { committer: self, started, batch, rows: &rows, plan: &plan };
             match steps.run(connection).await {
                 Err(CommitError::Store(error)) if error.fault() == Fault::Handlers => {
                     self.registered = connection.handlers().await?;
                 }
-                // Whatever the handlers did, the event is kept.
-                Err(CommitError::Spoiled(why)) if batch.len() == 1 && parked.is_none() => {
-                    parked = Some(why);
+                Err(CommitError::Store(error)) if error.fault() == Fault::Raced => {}
+                // A lone event is kept, whatever a table says to its object or its handlers did.
+                Err(CommitError::Store(error))
+                    if batch.len() == 1 && error.is_about_statement() && plan.unshown.is_none() =>
+                {
+                    plan.unshown = Some(error.to_string());
+                }
+                Err(CommitError::Spoiled(why)) if batch.len() == 1 && plan.parked.is_none() => {
+                    plan.parked = Some(why);
                 }
                 Err(error) => return Err(error),
                 Ok((recorded, needed)) => {
@@ -116,33 +124,48 @@ impl Committer {
     }
 }
 
+/// What to leave out of a lone event's transaction, and why, because it failed before.
+#[derive(Default)]
+struct Plan {
+    /// The billing tables.
+    unshown: Option<String>,
+    /// All handlers.
+    parked: Option<String>,
+}
+
 /// One transaction of several statements.
 struct Steps<'a> {
-    committer: &'a mut Committer,
+    committer: &'a Committer,
     started: Instant,
     batch: &'a [&'a NewEvent],
     rows: &'a [ObjectRow<'a>],
-    /// Do not call handlers, for this reason.
-    parked: Option<&'a str>,
+    plan: &'a Plan,
 }
 
 impl<'a> Steps<'a> {
     /// Also says whether one statement would not have done.
     async fn run(
-        &mut self,
+        &self,
         connection: &mut WriterConnection,
     ) -> Result<(Vec<Recorded>, bool), CommitError> {
         let mut transaction = connection.begin().await?;
-        let (new, undecided) = self.write(&mut transaction).await?;
-        let called = self.call_handlers(&mut transaction, &new).await?;
+        let (new, mut decisions) = self.write(&mut transaction).await?;
+        let called = self.has_handlers(&new);
+        let needed = called || !decisions.is_empty();
+        if called {
+            // Handlers see the tables as they will be.
+            projections::settle(&mut transaction, &decisions).await?;
+            decisions.clear();
+            self.call_handlers(&mut transaction, &new).await?;
+        }
         let notify = self.committer.options.notify;
         let finish = async {
-            let recorded = events::publish(&mut transaction, &new, notify).await?;
+            let recorded = events::finish(&mut transaction, &decisions, &new, notify).await?;
             transaction.commit().await?;
             Ok::<_, StoreError>(recorded)
         };
         match finish.await {
-            Ok(recorded) => Ok((recorded, called || undecided)),
+            Ok(recorded) => Ok((recorded, needed)),
             Err(error) if called && error.is_about_statement() => {
                 Err(CommitError::Spoiled(error.to_string()))
             }
@@ -150,33 +173,23 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Log and billing tables; returns the new events, and whether the log had to be asked. A lone
-    /// event whose object no table takes is recorded all the same.
+    /// Log and billing tables; returns the new events, and what is still to be written to the tables.
     async fn write(
-        &mut self,
+        &self,
         transaction: &mut Transaction<'_>,
-    ) -> Result<(Vec<&'a NewEvent>, bool), CommitError> {
+    ) -> Result<(Vec<&'a NewEvent>, Vec<Decision>), CommitError> {
         let generation = self.committer.registered.generation;
-        if self.batch.len() > 1 {
-            let written = write_and_settle(transaction, self.batch, self.rows, generation).await?;
-            return Ok((self.news_in(&written), written.is_undecided()));
-        }
-        transaction.save(None).await?;
-        let why = match write_and_settle(transaction, self.batch, self.rows, generation).await {
-            Ok(written) => {
-                transaction.keep().await?;
-                return Ok((self.news_in(&written), written.is_undecided()));
-            }
-            Err(error) if error.is_about_statement() => error.to_string(),
-            Err(error) => return Err(error.into()),
-        };
-        transaction.undo().await?;
-        let written = projections::write(transaction, self.batch, &[], generation).await?;
+        let rows = if self.plan.unshown.is_none() { self.rows } else { &[] };
+        let written = projections::write(transaction, self.batch, rows, generation).await?;
+        let decisions = projections::decide_all(transaction, rows, &written).await?;
         let new = self.news_in(&written);
-        for event in &new {
-            self.keep_failure(transaction, event, Stage::Projection, why.clone(), 1, true).await?;
+        if let Some(why) = &self.plan.unshown {
+            for event in &new {
+                self.keep_failure(transaction, event, Stage::Projection, why.clone(), 1, true)
+                    .await?;
+            }
         }
-        Ok((new, false))
+        Ok((new, decisions))
     }
 
     fn news_in(&self, written: &Written) -> Vec<&'a NewEvent> {
@@ -188,29 +201,29 @@ impl<'a> Steps<'a> {
         self.batch.iter().filter(is_new).copied().collect()
     }
 
-    /// Calls what is registered for each new event; true if anything was called.
+    fn has_handlers(&self, new: &[&NewEvent]) -> bool {
+        new.iter().any(|event| self.committer.has_handler(&event.envelope.event_type))
+    }
+
+    /// Calls what is registered for each new event.
     async fn call_handlers(
-        &mut self,
+        &self,
         transaction: &mut Transaction<'_>,
         new: &[&'a NewEvent],
-    ) -> Result<bool, CommitError> {
-        let options = Arc::clone(&self.committer.options);
-        let registered = self.committer.registered.clone();
-        let mut called = false;
+    ) -> Result<(), CommitError> {
+        let Committer { options, registered, .. } = &*self.committer;
         for event in new {
-            let event_type = &event.envelope.event_type;
-            for handler in Handler::all(&registered, &options.hooks) {
-                if handler.wants(event_type) {
-                    called = true;
+            for handler in Handler::all(registered, &options.hooks) {
+                if handler.wants(&event.envelope.event_type) {
                     self.call(transaction, event, handler).await?;
                 }
             }
         }
-        Ok(called)
+        Ok(())
     }
 
     async fn call(
-        &mut self,
+        &self,
         transaction: &mut Transaction<'_>,
         event: &NewEvent,
         handler: Handler<'_>,
@@ -222,8 +235,8 @@ impl<'a> Steps<'a> {
             let why = "put off: the handlers before it took all the time".to_owned();
             return self.keep_failure(transaction, event, stage(), why, 0, true).await;
         }
-        let failed = match self.parked {
-            Some(why) => Err(why.to_owned()),
+        let failed = match &self.plan.parked {
+            Some(why) => Err(why.clone()),
             None => {
                 let limit = left.max(LEAST_TIME);
                 handler.call(transaction, event, limit).await?
@@ -260,15 +273,4 @@ impl<'a> Steps<'a> {
         };
         Ok(failures::keep(transaction, &failed).await?)
     }
-}
-
-async fn write_and_settle(
-    transaction: &mut Transaction<'_>,
-    batch: &[&NewEvent],
-    rows: &[ObjectRow<'_>],
-    generation: i64,
-) -> Result<Written, StoreError> {
-    let written = projections::write(transaction, batch, rows, generation).await?;
-    projections::settle(transaction, rows, &written).await?;
-    Ok(written)
 }

@@ -24,6 +24,8 @@ pub enum Fault {
     Undecided,
     /// Other handlers are registered than the caller knows.
     Handlers,
+    /// Another transaction made a row in between: begin again, at once.
+    Raced,
     /// Nothing wrong with the statement: deadlock, lost connection, restart, full disk. Try again
     /// on a new connection.
     Transient,
@@ -32,6 +34,7 @@ pub enum Fault {
 /// Raised by `tollgate.commit_events` and `tollgate.write_events`.
 const STEP_BY_STEP: &str = "TG001";
 const OTHER_HANDLERS: &str = "TG002";
+const RACED: &str = "TG003";
 
 impl StoreError {
     /// Sorts the error. What is not plainly about the data counts as transient: to retry in vain
@@ -48,6 +51,7 @@ impl StoreError {
             // fallen behind, after a restore say. The events are not to blame.
             Some("23505") => Fault::Transient,
             Some(OTHER_HANDLERS) => Fault::Handlers,
+            Some(RACED) => Fault::Raced,
             // 54 program limit exceeded: JSON nested too deep, or the NOTIFY queue full. Step by step
             // shows which.
             Some(code) if code == STEP_BY_STEP || code.starts_with("54") => Fault::Undecided,

@@ -10,7 +10,7 @@ use sqlx::{Postgres, Row};
 use super::StoreError;
 use super::connect::{Transaction, WriterConnection};
 use super::objects::{Columns, ObjectRow};
-use super::projections::bind_objects;
+use super::projections::Decision;
 use crate::stripe::event::{Envelope, EventId};
 
 /// How an event came here.
@@ -144,9 +144,9 @@ pub async fn commit(
         let statement = sqlx::query(
             r#"SELECT created, id, "position" FROM tollgate.commit_events(
                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)"#,
+                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)"#,
         );
-        bind_objects(bind_events(statement, batch), &columns)
+        columns.bind_shown(bind_events(statement, batch))
     };
     let statement = statement
         .bind(generation)
@@ -155,19 +155,27 @@ pub async fn commit(
     recorded(&connection.transact(statement).await?)
 }
 
-/// Gives new events their positions and announces them: the last step before COMMIT.
-pub async fn publish(
+/// Writes what was decided about objects, gives new events their positions and announces them: the
+/// last step before COMMIT.
+pub async fn finish(
     transaction: &mut Transaction<'_>,
+    decisions: &[Decision],
     new: &[&NewEvent],
     notify: Notify,
 ) -> Result<Vec<Recorded>, StoreError> {
+    let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
+    let columns = Columns::of(&rows);
     let statement = sqlx::query(
-        r#"SELECT created, id, "position" FROM tollgate.publish_events($1, $2, $3, $4)"#,
-    )
-    .bind(column(new, |e| e.envelope.created))
-    .bind(column(new, |e| e.envelope.id.as_str()))
-    .bind(column(new, |e| Notice::tail(&e.envelope)))
-    .bind(notify.as_str());
+        r#"SELECT created, id, "position" FROM tollgate.finish_events(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+            $18, $19, $20, $21)"#,
+    );
+    let statement = columns
+        .bind_decided(statement)
+        .bind(column(new, |e| e.envelope.created))
+        .bind(column(new, |e| e.envelope.id.as_str()))
+        .bind(column(new, |e| Notice::tail(&e.envelope)))
+        .bind(notify.as_str());
     recorded(&transaction.fetch(statement).await?)
 }
 

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use time::OffsetDateTime;
 
 use super::events::NewEvent;
@@ -68,9 +71,31 @@ pub enum Crowd {
     Unclear = 3,
 }
 
+/// How a row is written. The names are those of `tollgate.write_objects`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Where it stands higher than what is there.
+    Newer,
+    /// As decided among the events of one second; older links stay.
+    Merge,
+    /// As decided by the whole history.
+    Replace,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Newer => "newer",
+            Self::Merge => "merge",
+            Self::Replace => "replace",
+        }
+    }
+}
+
 /// A row to be written.
 #[derive(Clone, Debug)]
 pub struct ObjectRow<'a> {
+    pub mode: Mode,
     pub key: ObjectKey,
     pub standing: Standing,
     pub event_id: &'a str,
@@ -114,6 +139,7 @@ fn row<'a>(key: ObjectKey, events: &[One<'a>]) -> Option<ObjectRow<'a>> {
         Crowd::Above
     };
     Some(ObjectRow {
+        mode: Mode::Newer,
         key,
         standing: *standing,
         event_id: event.envelope.id.as_str(),
@@ -138,37 +164,39 @@ pub fn links(snapshot: &Snapshot<'_>) -> Map<String, Value> {
 /// The rows as the arrays that the database's functions take.
 #[derive(Debug, Default)]
 pub struct Columns<'a> {
-    /// Each table, and the ordinal of its last row.
-    pub tables: Vec<&'static str>,
-    pub ends: Vec<i32>,
-    pub accounts: Vec<&'a str>,
-    pub livemodes: Vec<bool>,
-    pub object_types: Vec<&'a str>,
-    pub ids: Vec<&'a str>,
-    pub incarnations: Vec<i64>,
-    pub phases: Vec<i16>,
-    pub createds: Vec<OffsetDateTime>,
-    pub event_ids: Vec<&'a str>,
-    pub bases: Vec<&'static str>,
-    pub rest_on_base: Vec<bool>,
-    pub api_versions: Vec<Option<&'a str>>,
-    pub links: Vec<&'a str>,
-    pub objects: Vec<&'a str>,
-    pub crowds: Vec<i16>,
+    /// Each run of rows of one table and one mode, and the ordinal of its last row.
+    tables: Vec<&'static str>,
+    modes: Vec<&'static str>,
+    ends: Vec<i32>,
+    accounts: Vec<&'a str>,
+    livemodes: Vec<bool>,
+    object_types: Vec<&'a str>,
+    ids: Vec<&'a str>,
+    incarnations: Vec<i64>,
+    phases: Vec<i16>,
+    createds: Vec<OffsetDateTime>,
+    event_ids: Vec<&'a str>,
+    api_versions: Vec<Option<&'a str>>,
+    links: Vec<&'a str>,
+    objects: Vec<&'a str>,
+    crowds: Vec<i16>,
+    bases: Vec<&'static str>,
+    rest_on_base: Vec<bool>,
 }
 
 impl<'a> Columns<'a> {
-    /// `rows` must be sorted by key.
+    /// `rows` of one mode must be sorted by key.
     pub fn of(rows: &'a [ObjectRow<'_>]) -> Self {
         let mut columns = Self::default();
         for (row, ordinal) in rows.iter().zip(1..) {
-            match (columns.tables.last(), columns.ends.last_mut()) {
-                (Some(table), Some(end)) if *table == row.key.table => *end = ordinal,
-                _ => {
-                    columns.tables.push(row.key.table);
-                    columns.ends.push(ordinal);
-                }
+            let run = (Some(&row.key.table), Some(&row.mode.as_str()));
+            if (columns.tables.last(), columns.modes.last()) == run {
+                columns.ends.pop();
+            } else {
+                columns.tables.push(row.key.table);
+                columns.modes.push(row.mode.as_str());
             }
+            columns.ends.push(ordinal);
             columns.accounts.push(&row.key.account);
             columns.livemodes.push(row.key.livemode);
             columns.object_types.push(&row.key.object_type);
@@ -177,13 +205,40 @@ impl<'a> Columns<'a> {
             columns.phases.push(row.standing.phase as i16);
             columns.createds.push(row.standing.created);
             columns.event_ids.push(row.event_id);
-            columns.bases.push(row.basis.as_str());
-            columns.rest_on_base.push(row.rests_on_base);
             columns.api_versions.push(row.api_version);
             columns.links.push(&row.links);
             columns.objects.push(&row.object);
             columns.crowds.push(row.crowd as i16);
+            columns.bases.push(row.basis.as_str());
+            columns.rest_on_base.push(row.rests_on_base);
         }
         columns
     }
+
+    /// Binds what events show, as `tollgate.write_events` and `commit_events` take it: 15 values.
+    pub(super) fn bind_shown<'q>(&'q self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(&self.tables)
+            .bind(&self.modes)
+            .bind(&self.ends)
+            .bind(&self.accounts)
+            .bind(&self.livemodes)
+            .bind(&self.object_types)
+            .bind(&self.ids)
+            .bind(&self.incarnations)
+            .bind(&self.phases)
+            .bind(&self.createds)
+            .bind(&self.event_ids)
+            .bind(&self.api_versions)
+            .bind(&self.links)
+            .bind(&self.objects)
+            .bind(&self.crowds)
+    }
+
+    /// Binds what was decided, as `tollgate.write_objects` and `finish_events` take it: 17 values.
+    pub(super) fn bind_decided<'q>(&'q self, statement: Statement<'q>) -> Statement<'q> {
+        self.bind_shown(statement).bind(&self.bases).bind(&self.rest_on_base)
+    }
 }
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;

@@ -5,15 +5,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::query::Query;
-use sqlx::{Postgres, Row};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::StoreError;
 use super::connect::Transaction;
 use super::events::{NewEvent, bind_events};
-use super::objects::{Columns, Crowd, ObjectKey, ObjectRow, Shown, links};
+use super::objects::{Columns, Crowd, Mode, ObjectKey, ObjectRow, Shown, links};
 use crate::stripe::event::Envelope;
 use crate::stripe::order::{self, Basis, Standing, Version};
 use crate::stripe::snapshot::storable;
@@ -36,8 +35,8 @@ impl Written {
 /// What is known about an object that could not be decided by its row.
 #[derive(Debug)]
 enum Evidence {
-    /// All events of the second of the one that ties.
-    Second(Vec<Logged>),
+    /// The bodies of all events of the second of the one that ties.
+    Second(Vec<Vec<u8>>),
     /// Nothing yet: the whole history is needed.
     Missing,
 }
@@ -54,77 +53,61 @@ pub async fn write(
 ) -> Result<Written, StoreError> {
     let columns = Columns::of(rows);
     let statement = sqlx::query(
-        "SELECT what, at, created, id, type, api_version, raw FROM tollgate.write_events(
+        "SELECT what, at, created, id, raw FROM tollgate.write_events(
             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-            $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
+            $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
     );
-    let statement = bind_objects(bind_events(statement, batch), &columns).bind(generation);
+    let statement = columns.bind_shown(bind_events(statement, batch)).bind(generation);
     let mut written = Written::default();
     for row in transaction.fetch(statement).await? {
-        let at = |row: &PgRow| row.try_get::<i32, _>("at").map(|at| usize::try_from(at - 1));
         match row.try_get("what")? {
             "new" => written.new.push((row.try_get("created")?, row.try_get("id")?)),
             "tied" => {
-                let at = at(&row)?.unwrap_or(usize::MAX);
-                let evidence =
-                    written.undecided.entry(at).or_insert_with(|| Evidence::Second(Vec::new()));
-                if let Evidence::Second(events) = evidence {
-                    events.push(Logged::of(&row)?);
+                let evidence = written.undecided.entry(ordinal(&row, "at")?);
+                let evidence = evidence.or_insert_with(|| Evidence::Second(Vec::new()));
+                if let Evidence::Second(bodies) = evidence {
+                    bodies.push(row.try_get("raw")?);
                 }
             }
             _ => {
-                written.undecided.insert(at(&row)?.unwrap_or(usize::MAX), Evidence::Missing);
+                written.undecided.insert(ordinal(&row, "at")?, Evidence::Missing);
             }
         }
     }
     Ok(written)
 }
 
-/// Binds the rows as `tollgate.write_events` and `commit_events` take them.
-pub(super) fn bind_objects<'q>(
-    statement: Query<'q, Postgres, PgArguments>,
-    columns: &'q Columns<'_>,
-) -> Query<'q, Postgres, PgArguments> {
-    statement
-        .bind(&columns.tables)
-        .bind(&columns.ends)
-        .bind(&columns.accounts)
-        .bind(&columns.livemodes)
-        .bind(&columns.object_types)
-        .bind(&columns.ids)
-        .bind(&columns.incarnations)
-        .bind(&columns.phases)
-        .bind(&columns.createds)
-        .bind(&columns.event_ids)
-        .bind(&columns.api_versions)
-        .bind(&columns.links)
-        .bind(&columns.objects)
-        .bind(&columns.crowds)
-}
-
 /// Decides by the log what `write` left open. The rows are locked since then, so nobody else
 /// decides the same at once.
-pub async fn settle(
+pub async fn decide_all(
     transaction: &mut Transaction<'_>,
     rows: &[ObjectRow<'_>],
     written: &Written,
-) -> Result<(), StoreError> {
-    let (mut merged, mut replaced) = (Vec::new(), Vec::new());
+) -> Result<Vec<Decision>, StoreError> {
+    let mut decisions = Vec::with_capacity(written.undecided.len());
     for (at, evidence) in &written.undecided {
         let Some(row) = rows.get(*at) else {
             continue;
         };
         let tied = match evidence {
-            Evidence::Second(events) => Decision::among(&row.key, Some(row.standing), events),
+            Evidence::Second(bodies) => Decision::among(&row.key, Some(row.standing), bodies),
             Evidence::Missing => None,
         };
-        match tied {
-            Some(decision) if !decision.rests_on_base => merged.push((row.key.clone(), decision)),
-            _ => replaced.extend(decide(transaction, &row.key).await?),
+        match tied.filter(|decision| !decision.rests_on_base) {
+            Some(decision) => decisions.push(decision),
+            None => decisions.extend(decide(transaction, &row.key).await?),
         }
     }
-    place(transaction, Target::Tables, Mode::Merge, &merged).await?;
-    place(transaction, Target::Tables, Mode::Replace, &replaced).await
+    Ok(decisions)
+}
+
+/// Writes what was decided into the billing tables.
+pub async fn settle(
+    transaction: &mut Transaction<'_>,
+    decisions: &[Decision],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
+    write_objects(transaction, Target::Tables, &rows).await.map(drop)
 }
 
 /// Writes an object anew from the log. `row`, of any event of it, is there to lock by.
@@ -133,7 +116,7 @@ pub async fn restore(
     row: ObjectRow<'_>,
 ) -> Result<(), StoreError> {
     let key = row.key.clone();
-    write_objects(transaction, Target::Tables, Mode::Newer, &[row]).await?;
+    write_objects(transaction, Target::Tables, &[row]).await?;
     decide_into(transaction, Target::Tables, &key).await
 }
 
@@ -143,15 +126,16 @@ pub async fn decide_into(
     target: Target,
     key: &ObjectKey,
 ) -> Result<(), StoreError> {
-    let decided = Vec::from_iter(decide(transaction, key).await?);
-    place(transaction, target, Mode::Replace, &decided).await
+    let decision = decide(transaction, key).await?;
+    let rows: Vec<_> = decision.iter().map(Decision::row).collect();
+    write_objects(transaction, target, &rows).await.map(drop)
 }
 
 /// Decides an object by its whole history.
 async fn decide(
     transaction: &mut Transaction<'_>,
     key: &ObjectKey,
-) -> Result<Option<(ObjectKey, Decision)>, StoreError> {
+) -> Result<Option<Decision>, StoreError> {
     let statement = sqlx::query(
         "SELECT raw FROM tollgate.event_log
          WHERE object_id = $1 AND account = $2 AND livemode = $3",
@@ -159,26 +143,16 @@ async fn decide(
     .bind(&key.id)
     .bind(&key.account)
     .bind(key.livemode);
-    let events = transaction.fetch(statement).await?;
-    let events = events.iter().map(Logged::of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Decision::among(key, None, &events).map(|decision| (key.clone(), decision)))
-}
-
-/// An event of the log.
-#[derive(Debug)]
-struct Logged {
-    raw: Vec<u8>,
-}
-
-impl Logged {
-    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self { raw: row.try_get("raw")? })
-    }
+    let rows = transaction.fetch(statement).await?;
+    let bodies = rows.iter().map(|row| row.try_get("raw")).collect::<Result<Vec<_>, _>>()?;
+    Ok(Decision::among(key, None, &bodies))
 }
 
 /// The state of an object as the log has it.
 #[derive(Debug)]
-struct Decision {
+pub struct Decision {
+    mode: Mode,
+    key: ObjectKey,
     standing: Standing,
     event_id: String,
     api_version: Option<String>,
@@ -190,16 +164,15 @@ struct Decision {
 
 impl Decision {
     /// Decides among those of the events that are about `key` and, if it is given, of `standing`.
-    fn among(key: &ObjectKey, only: Option<Standing>, events: &[Logged]) -> Option<Self> {
-        let mut versions = Vec::with_capacity(events.len());
+    fn among(key: &ObjectKey, only: Option<Standing>, bodies: &[Vec<u8>]) -> Option<Self> {
+        let mut versions = Vec::with_capacity(bodies.len());
         let mut said = Vec::new();
         let mut objects = BTreeMap::new();
-        for event in events {
-            let Ok(envelope) = Envelope::parse(&event.raw) else {
+        for body in bodies {
+            let Ok(envelope) = Envelope::parse(body) else {
                 continue;
             };
-            let Some(Shown { key: of, standing, snapshot }) = Shown::of(&envelope, &event.raw)
-            else {
+            let Some(Shown { key: of, standing, snapshot }) = Shown::of(&envelope, body) else {
                 continue;
             };
             if of != *key || only.is_some_and(|only| standing != only) {
@@ -207,12 +180,14 @@ impl Decision {
             }
             said.push((standing, envelope.id.to_string(), links(&snapshot)));
             objects.insert(envelope.id.to_string(), snapshot.json);
-            versions.push(version(envelope, standing, &event.raw));
+            versions.push(version(envelope, standing, body));
         }
         let resolution = order::resolve(&key.object_type, &versions)?;
         let winner = resolution.winner;
         let object = storable(objects.get(&winner.event_id)?).into_owned();
         Some(Self {
+            mode: if only.is_some() { Mode::Merge } else { Mode::Replace },
+            key: key.clone(),
             standing: winner.standing,
             event_id: winner.event_id.clone(),
             api_version: winner.api_version.clone(),
@@ -223,9 +198,10 @@ impl Decision {
         })
     }
 
-    fn row<'a>(&'a self, key: &ObjectKey) -> ObjectRow<'a> {
+    pub(super) fn row(&self) -> ObjectRow<'_> {
         ObjectRow {
-            key: key.clone(),
+            mode: self.mode,
+            key: self.key.clone(),
             standing: self.standing,
             event_id: &self.event_id,
             api_version: self.api_version.as_deref(),
@@ -280,76 +256,32 @@ pub enum Target {
     Copies,
 }
 
-/// How rows are written. The names are those of `tollgate.write_objects`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Where they stand higher than what is there.
-    Newer,
-    /// As decided among the events of one second; older links stay.
-    Merge,
-    /// As decided by the whole history.
-    Replace,
-}
-
-impl Mode {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Newer => "newer",
-            Self::Merge => "merge",
-            Self::Replace => "replace",
-        }
-    }
-}
-
-async fn place(
-    transaction: &mut Transaction<'_>,
-    target: Target,
-    mode: Mode,
-    decisions: &[(ObjectKey, Decision)],
-) -> Result<(), StoreError> {
-    if decisions.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<_> = decisions.iter().map(|(key, decision)| decision.row(key)).collect();
-    write_objects(transaction, target, mode, &rows).await.map(drop)
-}
-
-/// Writes rows, sorted by key. Returns the ordinals, from 0, of those that mode `Newer` cannot decide.
+/// Writes rows, of each mode sorted by key. Returns the ordinals, from 0, of those that mode
+/// `Newer` cannot decide.
 pub async fn write_objects(
     transaction: &mut Transaction<'_>,
     target: Target,
-    mode: Mode,
     rows: &[ObjectRow<'_>],
 ) -> Result<Vec<usize>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
     let columns = Columns::of(rows);
     let sql = match target {
         Target::Tables => {
-            "SELECT at FROM tollgate.write_objects($1, $2, $3, '{}', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+            "SELECT unnest(tied || unclear) FROM tollgate.write_objects(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         }
         Target::Copies => {
-            "SELECT at FROM tollgate_rebuild.write_objects($1, $2, $3, '{}', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+            "SELECT unnest(tied || unclear) FROM tollgate_rebuild.write_objects(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         }
     };
-    let statement = sqlx::query(sql)
-        .bind(&columns.tables)
-        .bind(&columns.ends)
-        .bind(mode.as_str())
-        .bind(&columns.accounts)
-        .bind(&columns.livemodes)
-        .bind(&columns.object_types)
-        .bind(&columns.ids)
-        .bind(&columns.incarnations)
-        .bind(&columns.phases)
-        .bind(&columns.createds)
-        .bind(&columns.event_ids)
-        .bind(&columns.bases)
-        .bind(&columns.rest_on_base)
-        .bind(&columns.api_versions)
-        .bind(&columns.links)
-        .bind(&columns.objects);
-    let undecided = transaction.fetch(statement).await?;
-    let ordinal = |row: &PgRow| {
-        row.try_get::<i32, _>(0).map(|at| usize::try_from(at - 1).unwrap_or(usize::MAX))
-    };
-    Ok(undecided.iter().map(ordinal).collect::<Result<_, _>>()?)
+    let undecided = transaction.fetch(columns.bind_decided(sqlx::query(sql))).await?;
+    Ok(undecided.iter().map(|row| ordinal(row, 0)).collect::<Result<_, _>>()?)
+}
+
+/// An ordinal, which the database counts from 1.
+fn ordinal<I: sqlx::ColumnIndex<PgRow>>(row: &PgRow, column: I) -> Result<usize, sqlx::Error> {
+    row.try_get::<i32, _>(column).map(|at| usize::try_from(at - 1).unwrap_or(usize::MAX))
 }

@@ -9,7 +9,7 @@ use super::StoreError;
 use super::connect::{Transaction, WriterConnection};
 use super::events::NewEvent;
 use super::objects::{self, Crowd, ObjectKey};
-use super::projections::{self, Mode, Target};
+use super::projections::{self, Target};
 
 /// Events read at once.
 const PAGE: i64 = 500;
@@ -123,8 +123,7 @@ impl Filling<'_> {
         let batch: Vec<&NewEvent> = events.iter().collect();
         let mut rows = objects::fold(&batch);
         rows.retain(|row| self.tables.iter().any(|table| table == row.key.table));
-        let left =
-            projections::write_objects(transaction, Target::Copies, Mode::Newer, &rows).await?;
+        let left = projections::write_objects(transaction, Target::Copies, &rows).await?;
         let unclear = rows.iter().filter(|row| row.crowd >= Crowd::Tied);
         self.undecided.extend(unclear.map(|row| row.key.clone()));
         self.undecided
