@@ -67,7 +67,15 @@ CREATE OR REPLACE FUNCTION stripe.to_bool(_json jsonb) RETURNS boolean
 
 DROP FUNCTION tollgate.commit_events, tollgate.write_events, tollgate.write_objects, tollgate.make_write_objects;
 
+CREATE FUNCTION tollgate.mentions(_object jsonb, _links jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN _object ?& ARRAY(SELECT jsonb_object_keys(_links));
+END
+$$;
+COMMENT ON FUNCTION tollgate.mentions IS 'Whether an object says something, if only null, about all of these links';
+
 -- Writing objects ----------------------------------------------------------------------------
+-- Arrays are read by subscript: unnest of several makes a store on the side for each of them.
 
 CREATE FUNCTION tollgate.insert_rows(_schema text, _table text, _source text) RETURNS text
     LANGUAGE sql STABLE AS $insert$
@@ -86,32 +94,33 @@ COMMENT ON FUNCTION tollgate.insert_rows IS 'The statement that inserts into a b
 
 CREATE FUNCTION tollgate.update_rows(_schema text, _table text, _source text, _links text, _condition text) RETURNS text
     LANGUAGE sql STABLE AS $update$
+    -- Columns that links have a say in depend on the row that is there, all others on the object alone.
     SELECT format($sql$
                 UPDATE %1$I.%2$I AS t SET
                     incarnation = n.incarnation, phase = n.phase, as_of = n.as_of, as_of_event = n.as_of_event,
                     order_basis = n.order_basis, rests_on_base = n.rests_on_base, api_version = n.api_version,
-                    deleted = n.phase = 3, links = %6$s, object = n.object%4$s
-                FROM (%5$s) AS n
-                WHERE (t.account, t.livemode, %3$st.id) = (n.account, n.livemode, %7$sn.id) AND (%8$s)$sql$,
-        _schema, _table, CASE WHEN _table = 'objects' THEN 't.object_type, ' END,
-        string_agg(format(', %I = (SELECT %s FROM (SELECT n.object, %s AS links) AS written)', b.name, b.expression, _links), '' ORDER BY b.name),
-        _source, _links, CASE WHEN _table = 'objects' THEN 'n.object_type, ' END, _condition)
-    FROM tollgate.billing_columns b WHERE _schema = 'stripe' AND b.table_name = _table
+                    deleted = n.phase = 3, links = %3$s, object = n.object%4$s
+                FROM (SELECT *%5$s FROM (%6$s) AS source) AS n
+                WHERE (t.account, t.livemode, %7$st.id) = (n.account, n.livemode, %8$sn.id) AND (%9$s)$sql$,
+        _schema, _table, _links,
+        string_agg(format(CASE WHEN b.by_links THEN ', %1$I = (SELECT %2$s FROM (SELECT n.object, %3$s AS links) AS written)'
+                               ELSE ', %1$I = n.%1$I' END, b.name, b.expression, _links), '' ORDER BY b.name),
+        string_agg(format(', %s AS %I', b.expression, b.name), '' ORDER BY b.name) FILTER (WHERE NOT b.by_links),
+        _source, CASE WHEN _table = 'objects' THEN 't.object_type, ' END, CASE WHEN _table = 'objects' THEN 'n.object_type, ' END,
+        _condition)
+    FROM (SELECT c.*, c.expression ~ '\mlinks\M' AS by_links FROM tollgate.billing_columns c) b
+    WHERE _schema = 'stripe' AND b.table_name = _table
 $update$;
 COMMENT ON FUNCTION tollgate.update_rows IS 'The statement that gives rows of a billing table, t, what the query _source yields, n, typed columns included. _links and _condition are expressions over both: what becomes of the links, and whether the row is changed';
 
 CREATE FUNCTION tollgate.make_write_objects(_schema text) RETURNS void LANGUAGE plpgsql AS $make$
 DECLARE
     _source text := $source$
-                    SELECT n.account, n.livemode, n.object_type, n.id, n.incarnation, n.phase, n.as_of, n.as_of_event,
-                           coalesce(n.order_basis, 'unique') AS order_basis, coalesce(n.rests_on_base, false) AS rests_on_base,
-                           n.api_version, n.links::jsonb AS links, n.object::jsonb AS object
-                    FROM unnest(_account[_from:_to], _livemode[_from:_to], _object_type[_from:_to], _id[_from:_to],
-                                _incarnation[_from:_to], _phase[_from:_to], _as_of[_from:_to], _as_of_event[_from:_to],
-                                _order_basis[_from:_to], _rests_on_base[_from:_to], _api_version[_from:_to],
-                                _links[_from:_to], _object[_from:_to]) WITH ORDINALITY
-                         AS n (account, livemode, object_type, id, incarnation, phase, as_of, as_of_event,
-                               order_basis, rests_on_base, api_version, links, object, at)
+                    SELECT _account[n.at] AS account, _livemode[n.at] AS livemode, _object_type[n.at] AS object_type, _id[n.at] AS id,
+                           _incarnation[n.at] AS incarnation, _phase[n.at] AS phase, _as_of[n.at] AS as_of, _as_of_event[n.at] AS as_of_event,
+                           coalesce(_order_basis[n.at], 'unique') AS order_basis, coalesce(_rests_on_base[n.at], false) AS rests_on_base,
+                           _api_version[n.at] AS api_version, _links[n.at]::jsonb AS links, _object[n.at]::jsonb AS object
+                    FROM generate_series(_from, _to) AS n (at)
                     WHERE %s
                     OFFSET 0$source$; -- which keeps the object from being parsed for every column
     _branches text := '';
@@ -123,22 +132,19 @@ BEGIN
             IF _mode = 'newer' THEN
                 -- Before anything is made of the object's text: many rows are there, and stand no lower.
                 SELECT array_agg(f.at), array_agg(f.at) FILTER (WHERE f.verdict = 'lower'),
-                       tied || array_agg(f.at + _from - 1) FILTER (WHERE f.verdict = 'tied'),
-                       unclear || array_agg(f.at + _from - 1) FILTER (WHERE f.verdict = 'unclear')
+                       tied || array_agg(f.at) FILTER (WHERE f.verdict = 'tied'),
+                       unclear || array_agg(f.at) FILTER (WHERE f.verdict = 'unclear')
                 INTO _there, _lower, tied, unclear
-                FROM (SELECT n.at::int AS at,
-                             CASE WHEN n.as_of_event = t.as_of_event OR n.crowd > 1 THEN 'done'
-                                  WHEN (n.incarnation, n.phase, n.as_of) > (t.incarnation, t.phase, t.as_of) THEN 'lower'
-                                  WHEN (n.incarnation, n.phase, n.as_of) = (t.incarnation, t.phase, t.as_of) THEN 'tied'
+                FROM (SELECT n.at,
+                             CASE WHEN t.as_of_event = _as_of_event[n.at] OR _crowd[n.at] > 1 THEN 'done'
+                                  WHEN (t.incarnation, t.phase, t.as_of) < (_incarnation[n.at], _phase[n.at], _as_of[n.at]) THEN 'lower'
+                                  WHEN (t.incarnation, t.phase, t.as_of) = (_incarnation[n.at], _phase[n.at], _as_of[n.at]) THEN 'tied'
                                   WHEN t.rests_on_base
-                                       OR n.incarnation = t.incarnation AND n.links <> '{}'
-                                          AND NOT t.object ?& ARRAY(SELECT json_object_keys(n.links::json)) THEN 'unclear'
+                                       OR t.incarnation = _incarnation[n.at] AND _links[n.at] <> '{}'
+                                          AND NOT tollgate.mentions(t.object, _links[n.at]::jsonb) THEN 'unclear'
                                   ELSE 'done' END AS verdict
-                      FROM unnest(_account[_from:_to], _livemode[_from:_to], _object_type[_from:_to], _id[_from:_to],
-                                  _incarnation[_from:_to], _phase[_from:_to], _as_of[_from:_to], _as_of_event[_from:_to],
-                                  _links[_from:_to], _crowd[_from:_to]) WITH ORDINALITY
-                           AS n (account, livemode, object_type, id, incarnation, phase, as_of, as_of_event, links, crowd, at)
-                      JOIN %1$I.%2$I t USING (account, livemode, %3$sid)
+                      FROM generate_series(_from, _to) AS n (at)
+                      JOIN %1$I.%2$I t ON t.account = _account[n.at] AND t.livemode = _livemode[n.at] AND t.id = _id[n.at]%3$s
                       FOR NO KEY UPDATE OF t) f;
                 _missing := _to - _from + 1 - coalesce(cardinality(_there), 0);
                 IF _missing > 0 THEN%4$s;
@@ -151,7 +157,7 @@ BEGIN
             END IF;
             IF _mode <> 'newer' OR _lower IS NOT NULL THEN%5$s;
             END IF;$branch$,
-            _schema, _table, CASE WHEN _table = 'objects' THEN 'object_type, ' END,
+            _schema, _table, CASE WHEN _table = 'objects' THEN ' AND t.object_type = _object_type[n.at]' END,
             tollgate.insert_rows(_schema, _table, format(_source, '_there IS NULL OR n.at <> ALL (_there)')),
             tollgate.update_rows(_schema, _table, format(_source, $$_mode <> 'newer' OR n.at = ANY (_lower)$$),
                 $links$CASE WHEN _mode = 'replace' OR t.incarnation <> n.incarnation THEN n.links ELSE t.links || n.links END$links$,
@@ -219,8 +225,9 @@ BEGIN
     WITH fresh AS (
         INSERT INTO tollgate.event_log AS l
             (created, id, endpoint, account, livemode, type, object_type, object_id, api_version, source, raw)
-        SELECT * FROM unnest(_created, _id, _endpoint, _account, _livemode, _type,
-                             _object_type, _object_id, _api_version, _source, _raw)
+        SELECT _created[n.at], _id[n.at], _endpoint[n.at], _account[n.at], _livemode[n.at], _type[n.at],
+               _object_type[n.at], _object_id[n.at], _api_version[n.at], _source[n.at], _raw[n.at]
+        FROM generate_series(1, cardinality(_id)) AS n (at)
         ON CONFLICT DO NOTHING
         RETURNING l.created, l.id::text
     )
@@ -347,7 +354,9 @@ CREATE FUNCTION tollgate.finish_events(
     _o_incarnation bigint[], _o_phase smallint[], _o_as_of timestamptz[], _o_event text[],
     _o_api_version text[], _o_links text[], _o_object text[], _o_crowd smallint[], _o_basis text[], _o_rests_on_base boolean[],
     _created timestamptz[], _id text[], _notice text[], _notify text
-) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan
+AS $$
 BEGIN
     IF cardinality(_tables) > 0 THEN
         PERFORM tollgate.write_objects(_tables, _modes, _ends, _o_account, _o_livemode, _o_type, _o_id, _o_incarnation,
@@ -360,6 +369,71 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tollgate.finish_events IS 'What comes after write_events: writes objects as decided from the log, and publishes the new events. The last statement before COMMIT';
+
+-- The same as before, reading the arrays by subscript.
+CREATE OR REPLACE FUNCTION tollgate.publish_events(_created timestamptz[], _id text[], _notice text[], _notify text)
+    RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    -- Held until after the commit is visible: positions are drawn, and become visible, one
+    -- transaction after the other. NOTIFY serialises commits in the same way.
+    PERFORM pg_advisory_xact_lock(7809644627822867557);
+    RETURN QUERY
+    WITH numbered AS MATERIALIZED (
+        SELECT nextval('tollgate.position_seq') AS position, n.at FROM generate_series(1, cardinality(_id)) AS n (at)
+    ), placed AS (
+        INSERT INTO tollgate.positions (position, created, id)
+        SELECT n.position, _created[n.at], _id[n.at] FROM numbered n
+    ), noticed AS MATERIALIZED (
+        SELECT n.at, n.position,
+               CASE WHEN _notify = 'event'
+                    THEN pg_notify('tollgate_events', '{"position":' || n.position || ',' || _notice[n.at]) END
+        FROM numbered n
+    )
+    SELECT _created[n.at], _id[n.at], n.position FROM noticed n;
+    IF _notify = 'batch' AND cardinality(_id) > 0 THEN
+        PERFORM pg_notify('tollgate_events',
+            json_build_object('position', currval('tollgate.position_seq'), 'events', cardinality(_id))::text);
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION tollgate.log_events(
+    _created timestamptz[], _id text[], _endpoint text[], _account text[], _livemode boolean[], _type text[],
+    _object_type text[], _object_id text[], _api_version text[], _source text[], _raw bytea[],
+    _generation bigint, _notice text[], _notify text
+) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan -- or it would be planned for each number of events
+AS $$
+#variable_conflict use_column
+DECLARE
+    _now         bigint;
+    _new_created timestamptz[];
+    _new_id      text[];
+BEGIN
+    WITH fresh AS (
+        INSERT INTO tollgate.event_log AS l
+            (created, id, endpoint, account, livemode, type, object_type, object_id, api_version, source, raw)
+        SELECT _created[n.at], _id[n.at], _endpoint[n.at], _account[n.at], _livemode[n.at], _type[n.at],
+               _object_type[n.at], _object_id[n.at], _api_version[n.at], _source[n.at], _raw[n.at]
+        FROM generate_series(1, cardinality(_id)) AS n (at)
+        ON CONFLICT DO NOTHING
+        RETURNING l.created, l.id::text
+    )
+    SELECT array_agg(f.created), array_agg(f.id), (SELECT g.generation FROM tollgate.handlers_generation g)
+    INTO _new_created, _new_id, _now FROM fresh f;
+    IF _generation <> _now THEN
+        RAISE EXCEPTION 'other handlers are registered' USING ERRCODE = 'TG002';
+    END IF;
+    IF cardinality(_new_id) < cardinality(_id) THEN
+        _notice := tollgate.notices_of(_created, _id, _notice, _new_created, _new_id);
+    END IF;
+    IF _new_id IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM tollgate.publish_events(_new_created, _new_id, _notice, _notify);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tollgate.log_events IS 'As commit_events, for events without objects to be written';
 
 -- Rebuilding ---------------------------------------------------------------------------------
 

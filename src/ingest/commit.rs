@@ -211,7 +211,7 @@ impl<'a> Steps<'a> {
         transaction: &mut Transaction<'_>,
         new: &[&'a NewEvent],
     ) -> Result<(), CommitError> {
-        let Committer { options, registered, .. } = &*self.committer;
+        let Committer { options, registered, .. } = self.committer;
         for event in new {
             for handler in Handler::all(registered, &options.hooks) {
                 if handler.wants(&event.envelope.event_type) {
