@@ -14,7 +14,7 @@ use super::connect::Transaction;
 use super::events::{NewEvent, bind_events};
 use super::objects::{Columns, Crowd, Mode, ObjectKey, ObjectRow, Shown, links};
 use crate::stripe::event::Envelope;
-use crate::stripe::order::{self, Basis, Standing, Version};
+use crate::stripe::order::{self, Basis, Json, Standing, Version};
 use crate::stripe::snapshot::storable;
 
 /// What a batch changed.
@@ -167,7 +167,6 @@ impl Decision {
     fn among(key: &ObjectKey, only: Option<Standing>, bodies: &[Vec<u8>]) -> Option<Self> {
         let mut versions = Vec::with_capacity(bodies.len());
         let mut said = Vec::new();
-        let mut objects = BTreeMap::new();
         for body in bodies {
             let Ok(envelope) = Envelope::parse(body) else {
                 continue;
@@ -179,12 +178,10 @@ impl Decision {
                 continue;
             }
             said.push((standing, envelope.id.to_string(), links(&snapshot)));
-            objects.insert(envelope.id.to_string(), snapshot.json);
-            versions.push(version(envelope, standing, body));
+            versions.push(version(envelope, standing, snapshot.json, body));
         }
         let resolution = order::resolve(&key.object_type, &versions)?;
         let winner = resolution.winner;
-        let object = storable(objects.get(&winner.event_id)?).into_owned();
         Some(Self {
             mode: if only.is_some() { Mode::Merge } else { Mode::Replace },
             key: key.clone(),
@@ -194,7 +191,7 @@ impl Decision {
             basis: resolution.basis,
             rests_on_base: resolution.rests_on_base,
             links: last_said(said, winner.standing.incarnation).to_string(),
-            object,
+            object: storable(winner.object.text()).into_owned(),
         })
     }
 
@@ -222,28 +219,15 @@ fn last_said(mut said: Vec<(Standing, String, Map<String, Value>)>, incarnation:
 }
 
 /// An event as the order rule sees it.
-fn version(envelope: Envelope, standing: Standing, raw: &[u8]) -> Version {
-    #[derive(serde::Deserialize)]
-    struct Event {
-        data: Data,
-    }
-    #[derive(serde::Deserialize)]
-    struct Data {
-        object: Value,
-        previous_attributes: Option<Value>,
-    }
-    let (object, previous) = match serde_json::from_slice::<Event>(raw) {
-        Ok(event) => (event.data.object, event.data.previous_attributes),
-        // JSON that cannot be taken apart (numbers beyond all bounds) equals only itself.
-        Err(_) => (Value::String(String::from_utf8_lossy(raw).into_owned()), None),
-    };
+fn version(envelope: Envelope, standing: Standing, object: &str, body: &[u8]) -> Version {
+    let previous = envelope.previous.and_then(|place| str::from_utf8(body.get(place)?).ok());
     Version {
         event_id: envelope.id.to_string(),
         event_type: envelope.event_type,
         api_version: envelope.api_version,
         standing,
-        object,
-        previous,
+        object: object.into(),
+        previous: previous.filter(|json| *json != "null").map(Json::from),
     }
 }
 

@@ -106,6 +106,8 @@ pub struct Envelope {
     pub subject: Subject,
     /// Where `data.object` stands in the body.
     pub object: Option<Range<usize>>,
+    /// Where `data.previous_attributes` stands in it.
+    pub previous: Option<Range<usize>>,
 }
 
 impl Envelope {
@@ -119,10 +121,11 @@ impl Envelope {
         let id: EventId = top.id.and_then(string).ok_or(Unusable::NoId)?.try_into()?;
         let event_type = top.event_type.and_then(string).map(label).unwrap_or_default();
         let subject = Subject::of(&top);
-        let object = top.object.map(|object| {
-            let start = object.get().as_ptr().addr() - body.as_ptr().addr();
-            start..start + object.get().len()
-        });
+        let place = |value: &RawValue| {
+            let start = value.get().as_ptr().addr() - body.as_ptr().addr();
+            start..start + value.get().len()
+        };
+        let (object, previous) = (top.object.map(place), top.previous.map(place));
         Ok(Self {
             id,
             event_type,
@@ -136,6 +139,7 @@ impl Envelope {
                 .unwrap_or_default(),
             subject,
             object,
+            previous,
         })
     }
 }
@@ -154,6 +158,8 @@ struct Top<'a> {
     related_object: Option<&'a RawValue>,
     /// `data.object`.
     object: Option<&'a RawValue>,
+    /// `data.previous_attributes`.
+    previous: Option<&'a RawValue>,
 }
 
 impl<'a> Top<'a> {
@@ -187,6 +193,7 @@ impl<'a> Top<'a> {
             (Level::Outer, "user_id") => &mut self.user_id,
             (Level::Outer, "related_object") => &mut self.related_object,
             (Level::Inner, "object") => &mut self.object,
+            (Level::Inner, "previous_attributes") => &mut self.previous,
             _ => return,
         };
         *member = Some(value);

@@ -20,8 +20,8 @@ fn version(body: &str) -> Version {
         event_type: envelope.event_type.clone(),
         api_version: envelope.api_version.clone(),
         standing: shown.standing,
-        object: event["data"]["object"].clone(),
-        previous: event["data"].get("previous_attributes").cloned(),
+        object: event["data"]["object"].clone().into(),
+        previous: event["data"].get("previous_attributes").cloned().map(Into::into),
     }
 }
 

@@ -80,7 +80,7 @@ impl<'a> Graph<'a> {
         let mut paths: Vec<Vec<&'a str>> = Vec::new();
         for (index, class) in classes.iter().enumerate() {
             for &version in &class.members {
-                let Some(previous) = &version.previous else { continue };
+                let Some(previous) = version.previous.as_deref() else { continue };
                 reports.push((index, version, previous));
                 paths.extend(changed_paths(&version.object, previous));
             }

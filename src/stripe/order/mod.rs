@@ -8,6 +8,7 @@
 
 mod canonical;
 mod chain;
+mod json;
 mod pairwise;
 #[cfg(test)]
 mod properties;
@@ -21,11 +22,11 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use canonical::canonical;
 use chain::{Circuit, Finding};
+pub use json::Json;
 
 /// The phases of an object's life, later ones win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,9 +64,9 @@ pub struct Version {
     /// Where the event stands among others.
     pub standing: Standing,
     /// `data.object`.
-    pub object: Value,
+    pub object: Json,
     /// `data.previous_attributes`.
-    pub previous: Option<Value>,
+    pub previous: Option<Json>,
 }
 
 /// By which step the winner was found.
@@ -202,21 +203,23 @@ fn distinct(versions: &[Version]) -> Vec<&Version> {
 /// Orders versions that one id and API version should make equal, so that the result is a function
 /// of the set even if they are not.
 fn unlikely(left: &Version, right: &Version) -> Ordering {
-    let text = |version: &Version| {
-        (version.object.to_string(), version.previous.as_ref().map(Value::to_string))
-    };
+    fn texts(version: &Version) -> (&str, Option<&str>) {
+        (version.object.text(), version.previous.as_ref().map(Json::text))
+    }
     left.standing
         .cmp(&right.standing)
         .then_with(|| left.event_type.cmp(&right.event_type))
-        .then_with(|| text(left).cmp(&text(right)))
+        .then_with(|| texts(left).cmp(&texts(right)))
 }
 
 /// Step 1: versions that show the same state become one. What they say of the state before stays
 /// with each, as a state can be entered more than once.
 fn classes<'a>(group: &[&'a Version]) -> Vec<Class<'a>> {
     let mut classes: Vec<Class<'a>> = Vec::new();
-    if let [version] = group {
-        return vec![Class { members: vec![version], newest: version }];
+    if let [first, .., newest] | [first @ newest] = group
+        && group.iter().all(|version| version.object.text() == first.object.text())
+    {
+        return vec![Class { members: group.to_vec(), newest }];
     }
     let mut known: HashMap<String, usize> = HashMap::new();
     for &version in group {

@@ -70,7 +70,7 @@ fn reach(classes: &[Class<'_>], candidates: &[Candidate]) -> Vec<u64> {
 fn reports<'a>(class: &Class<'a>) -> Vec<&'a Version> {
     let mut found = class.members.clone();
     found.retain(|version| {
-        let Some(previous) = &version.previous else { return false };
+        let Some(previous) = version.previous.as_deref() else { return false };
         let paths = changed_paths(&version.object, previous);
         let array = |path: &Vec<&str>| {
             path.iter()

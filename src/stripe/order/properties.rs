@@ -61,8 +61,8 @@ fn anything() -> impl Strategy<Value = Version> {
                 phase: Phase::Normal,
                 created: OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second),
             },
-            object,
-            previous,
+            object: object.into(),
+            previous: previous.map(Into::into),
         },
     )
 }

@@ -15,13 +15,13 @@ fn state(id: &str, second: i64, object: Value) -> Version {
         event_type: "customer.updated".to_owned(),
         api_version: BASIL.map(str::to_owned),
         standing: Standing { incarnation: 0, phase: Phase::Normal, created },
-        object,
+        object: object.into(),
         previous: None,
     }
 }
 
 fn update(id: &str, second: i64, object: Value, previous: Value) -> Version {
-    Version { previous: Some(previous), ..state(id, second, object) }
+    Version { previous: Some(previous.into()), ..state(id, second, object) }
 }
 
 /// `k` goes from one value to another.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use super::{Phase, Standing, Version};
+use super::{Json, Phase, Standing, Version};
 
 /// What a history may contain.
 #[derive(Clone, Copy, Debug)]
@@ -60,24 +60,25 @@ pub(super) fn walk(seed: u64, shape: Shape) -> History {
     });
     let mut versions = Vec::new();
     let mut second = 1_700_000_000;
-    let mut event = |random: &mut Random, second, object: &Value, previous, created| {
-        let phase = match object["status"].as_str() {
-            _ if created => Phase::Created,
-            Some("canceled") => Phase::Terminal,
-            _ => Phase::Normal,
+    let mut event =
+        |random: &mut Random, second, object: &Value, previous: Option<Value>, created| {
+            let phase = match object["status"].as_str() {
+                _ if created => Phase::Created,
+                Some("canceled") => Phase::Terminal,
+                _ => Phase::Normal,
+            };
+            let created = OffsetDateTime::from_unix_timestamp(second).unwrap();
+            let mut object = object.clone();
+            object["updated"] = json!(random.below(9));
+            versions.push(Version {
+                event_id: format!("evt_{:016x}", random.next()),
+                event_type: String::new(),
+                api_version: shape.api_version.map(str::to_owned),
+                standing: Standing { incarnation: 0, phase, created },
+                object: object.into(),
+                previous: previous.map(Json::from),
+            });
         };
-        let created = OffsetDateTime::from_unix_timestamp(second).unwrap();
-        let mut object = object.clone();
-        object["updated"] = json!(random.below(9));
-        versions.push(Version {
-            event_id: format!("evt_{:016x}", random.next()),
-            event_type: String::new(),
-            api_version: shape.api_version.map(str::to_owned),
-            standing: Standing { incarnation: 0, phase, created },
-            object,
-            previous,
-        });
-    };
     if shape.created {
         event(&mut random, second, &state, None, true);
     }
