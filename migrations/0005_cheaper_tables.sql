@@ -48,6 +48,18 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION tollgate.add_billing_column(_table text, _name text, _type text, _expression text, _about text) RETURNS void
+    LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE stripe.%I ADD COLUMN %I %s', _table, _name, _type);
+    EXECUTE format('COMMENT ON COLUMN stripe.%I.%I IS %L', _table, _name, _about);
+    INSERT INTO tollgate.billing_columns (table_name, name, expression) VALUES (_table, _name, _expression);
+    PERFORM tollgate.make_write_objects('stripe');
+    EXECUTE format('UPDATE stripe.%I SET %I = %s', _table, _name, _expression);
+END
+$$;
+COMMENT ON FUNCTION tollgate.add_billing_column IS 'Adds a typed column to a billing table, and fills it; for migrations. The expression is SQL over object and links, and must not raise: stripe.to_text, to_id, to_bigint, to_time and the like do not';
+
 -- In the places where expressions are planned now, SQL that can be inlined beats PL/pgSQL. Not
 -- STRICT, which would keep it from being inlined.
 CREATE OR REPLACE FUNCTION stripe.to_text(_json jsonb) RETURNS text
@@ -208,6 +220,27 @@ COMMENT ON FUNCTION tollgate.write_objects IS 'Writes objects, in runs of one ta
 
 -- Writing events -----------------------------------------------------------------------------
 
+CREATE FUNCTION tollgate.keep_better(
+    _created timestamptz[], _id text[], _api_version text[], _raw bytea[], _known text[]
+) RETURNS text[] LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+DECLARE
+    _bettered text[];
+BEGIN
+    WITH better AS (
+        UPDATE tollgate.event_log AS l SET raw = _raw[n.at], api_version = _api_version[n.at]
+        FROM generate_series(1, cardinality(_id)) AS n (at)
+        WHERE _id[n.at] = ANY (_known) AND l.created = _created[n.at] AND l.id = _id[n.at]
+          AND _api_version[n.at] COLLATE "C" > coalesce(l.api_version, '')
+        RETURNING l.id::text
+    )
+    SELECT coalesce(array_agg(b.id), '{}') INTO _bettered FROM better b;
+    RETURN _bettered;
+END
+$$;
+COMMENT ON FUNCTION tollgate.keep_better IS 'Of events that the log has, _known, keeps these renderings where they are in a later API version, as another endpoint may have it; returns the ids of those';
+
 CREATE FUNCTION tollgate.store_events(
     _created timestamptz[], _id text[], _endpoint text[], _account text[], _livemode boolean[], _type text[],
     _object_type text[], _object_id text[], _api_version text[], _source text[], _raw bytea[],
@@ -249,15 +282,7 @@ BEGIN
     END IF;
     IF cardinality(new_id) < cardinality(_id) THEN
         _known := ARRAY(SELECT n.id FROM unnest(_id) AS n (id) WHERE n.id <> ALL (new_id));
-        -- The same event, rendered in a later version for another endpoint: the log keeps that one.
-        WITH better AS (
-            UPDATE tollgate.event_log AS l SET raw = n.raw, api_version = n.api_version
-            FROM unnest(_created, _id, _api_version, _raw) AS n (created, id, api_version, raw)
-            WHERE n.id = ANY (_known) AND l.created = n.created AND l.id = n.id
-              AND n.api_version COLLATE "C" > coalesce(l.api_version, '')
-            RETURNING l.id::text
-        )
-        SELECT coalesce(array_agg(b.id), '{}') INTO _bettered FROM better b;
+        _bettered := tollgate.keep_better(_created, _id, _api_version, _raw, _known);
         -- An event that was here before may stand for others of the batch.
         SELECT unclear || array_agg(n.at::int) INTO unclear
         FROM unnest(_o_event, _o_crowd) WITH ORDINALITY AS n (event, crowd, at)
@@ -425,7 +450,9 @@ BEGIN
     IF _generation <> _now THEN
         RAISE EXCEPTION 'other handlers are registered' USING ERRCODE = 'TG002';
     END IF;
-    IF cardinality(_new_id) < cardinality(_id) THEN
+    IF _new_id IS NULL OR cardinality(_new_id) < cardinality(_id) THEN
+        PERFORM tollgate.keep_better(_created, _id, _api_version, _raw,
+                                     ARRAY(SELECT n.id FROM unnest(_id) AS n (id) WHERE _new_id IS NULL OR n.id <> ALL (_new_id)));
         _notice := tollgate.notices_of(_created, _id, _notice, _new_created, _new_id);
     END IF;
     IF _new_id IS NOT NULL THEN

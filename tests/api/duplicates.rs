@@ -60,6 +60,28 @@ async fn two_gateways_on_one_database_agree() {
 }
 
 #[tokio::test]
+async fn of_two_renderings_the_later_is_kept_whichever_comes_first() {
+    for tables in ["false", "true"] {
+        let app = App::spawn_with(&[("billing_tables", tables)]).await;
+        let versions = ["2020-08-27", "2024-10-28.acacia"];
+        for (id, versions) in [("evt_up", versions), ("evt_down", [versions[1], versions[0]])] {
+            for (version, word) in versions.iter().zip(["recorded", "duplicate"]) {
+                let body = event(id).replace("2025-03-31.basil", version);
+                assert_eq!(app.deliver(body).await.word(), word);
+            }
+        }
+        let kept: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT api_version, raw LIKE '%2024-10-28.acacia%' FROM tollgate.event_log",
+        )
+        .fetch_all(&app.pool)
+        .await
+        .unwrap();
+        assert_eq!(kept, vec![("2024-10-28.acacia".to_owned(), true); 2], "tables: {tables}");
+        assert_eq!(app.count("SELECT count(*) FROM tollgate.positions").await, 2);
+    }
+}
+
+#[tokio::test]
 async fn a_notification_says_what_was_committed_and_always_fits() {
     let app = App::spawn().await;
     let mut listener = PgListener::connect_with(&app.pool).await.unwrap();

@@ -131,6 +131,22 @@ async fn daily_questions_use_their_indexes() {
 }
 
 /// The rows of a query, each as text.
+#[tokio::test]
+async fn a_column_added_later_is_filled_for_old_and_new_rows() {
+    let app = app().await;
+    let customer = |id: &str| {
+        format!(r#"{{"id":"{id}","object":"customer","metadata":{{"tenant":"t_{id}"}}}}"#)
+    };
+    show(&app, 1, "customer.created", &customer("cus_old")).await;
+    let add = "SELECT tollgate.add_billing_column('customers', 'tenant', 'text',
+                   $$stripe.to_text(object #> '{metadata,tenant}')$$, 'Whose customer it is')";
+    app.pool.execute(add).await.unwrap();
+    show(&app, 2, "customer.created", &customer("cus_new")).await;
+    show(&app, 3, "customer.updated", &customer("cus_old").replace("t_cus_old", "moved")).await;
+    let found = answers(&app, "SELECT id, tenant FROM stripe.customers").await;
+    assert_eq!(found, ["(cus_new,t_cus_new)", "(cus_old,moved)"]);
+}
+
 async fn answers(app: &App, sql: &str) -> Vec<String> {
     let sql = format!("SELECT q::text FROM ({sql}) q ORDER BY 1");
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&app.pool).await.unwrap()
