@@ -77,7 +77,10 @@ CREATE OR REPLACE FUNCTION stripe.to_bool(_json jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN jsonb_typeof(_json) = 'boolean' THEN _json::boolean END;
 
-DROP FUNCTION tollgate.commit_events, tollgate.write_events, tollgate.write_objects, tollgate.make_write_objects;
+-- No release has called these yet.
+DROP FUNCTION tollgate.append_events, tollgate.record_events, tollgate.publish_events, tollgate.log_events,
+    tollgate.commit_events, tollgate.write_events, tollgate.write_objects, tollgate.make_write_objects;
+COMMENT ON SEQUENCE tollgate.position_seq IS 'The next position. Drawn from only under the lock in tollgate.place_events';
 
 CREATE FUNCTION tollgate.mentions(_object jsonb, _links jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -252,6 +255,7 @@ CREATE FUNCTION tollgate.store_events(
 #variable_conflict use_column
 DECLARE
     _now      bigint;
+    _open     record;
     _known    text[];
     _bettered text[];
 BEGIN
@@ -271,9 +275,10 @@ BEGIN
         RAISE EXCEPTION 'other handlers are registered' USING ERRCODE = 'TG002';
     END IF;
     IF cardinality(_o_id) > 0 THEN
-        SELECT w.tied, w.unclear INTO tied, unclear
-        FROM tollgate.write_objects(_tables, _modes, _ends, _o_account, _o_livemode, _o_type, _o_id, _o_incarnation,
-                                    _o_phase, _o_as_of, _o_event, _o_api_version, _o_links, _o_object, _o_crowd, NULL, NULL) w;
+        _open := tollgate.write_objects(_tables, _modes, _ends, _o_account, _o_livemode, _o_type, _o_id, _o_incarnation,
+                                        _o_phase, _o_as_of, _o_event, _o_api_version, _o_links, _o_object, _o_crowd, NULL, NULL);
+        tied := _open.tied;
+        unclear := _open.unclear;
         IF 2 <= ANY (_o_crowd) THEN
             SELECT tied || array_agg(n.at) FILTER (WHERE n.crowd = 2), unclear || array_agg(n.at) FILTER (WHERE n.crowd = 3)
             INTO tied, unclear
@@ -334,6 +339,38 @@ END
 $$;
 COMMENT ON FUNCTION tollgate.write_events IS 'store_events for those who go on in the same transaction: returns the keys of new events (new), for each object that ties the bodies of all its events of that second (tied), and the ordinals of objects that need their whole history (unclear)';
 
+-- Publishing -----------------------------------------------------------------------------------
+
+CREATE FUNCTION tollgate.place_events(_created timestamptz[], _id text[], _notice text[], _notify text)
+    RETURNS bigint[] LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    _positions bigint[];
+BEGIN
+    -- Held until after the commit is visible: positions are drawn, and become visible, one
+    -- transaction after the other. NOTIFY serialises commits in the same way.
+    PERFORM pg_advisory_xact_lock(7809644627822867557);
+    WITH numbered AS MATERIALIZED (
+        SELECT nextval('tollgate.position_seq') AS position, n.at FROM generate_series(1, cardinality(_id)) AS n (at)
+    ), placed AS (
+        INSERT INTO tollgate.positions (position, created, id)
+        SELECT n.position, _created[n.at], _id[n.at] FROM numbered n
+    ), noticed AS MATERIALIZED (
+        SELECT n.at, n.position,
+               CASE WHEN _notify = 'event'
+                    THEN pg_notify('tollgate_events', '{"position":' || n.position || ',' || _notice[n.at]) END
+        FROM numbered n
+    )
+    SELECT array_agg(n.position ORDER BY n.at) INTO _positions FROM noticed n;
+    IF _notify = 'batch' AND cardinality(_id) > 0 THEN
+        PERFORM pg_notify('tollgate_events',
+            json_build_object('position', currval('tollgate.position_seq'), 'events', cardinality(_id))::text);
+    END IF;
+    RETURN _positions;
+END
+$$;
+COMMENT ON FUNCTION tollgate.place_events IS 'Gives new events their positions, which it returns, and announces them. The last statement before COMMIT';
+
 CREATE FUNCTION tollgate.notices_of(
     _created timestamptz[], _id text[], _notice text[], _new_created timestamptz[], _new_id text[]
 ) RETURNS text[] LANGUAGE sql STABLE
@@ -350,8 +387,9 @@ CREATE FUNCTION tollgate.commit_events(
     _tables text[], _modes text[], _ends int[], _o_account text[], _o_livemode boolean[], _o_type text[], _o_id text[],
     _o_incarnation bigint[], _o_phase smallint[], _o_as_of timestamptz[], _o_event text[],
     _o_api_version text[], _o_links text[], _o_object text[], _o_crowd smallint[],
-    _generation bigint, _notice text[], _notify text
-) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql
+    _generation bigint, _notice text[], _notify text,
+    OUT created timestamptz[], OUT id text[], OUT "position" bigint[]
+) LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 DECLARE
@@ -364,77 +402,29 @@ BEGIN
     IF _new.tied IS NOT NULL OR _new.unclear IS NOT NULL THEN
         RAISE EXCEPTION 'events of one object tie' USING ERRCODE = 'TG001';
     END IF;
-    IF cardinality(_new.new_id) < cardinality(_id) THEN
-        _notice := tollgate.notices_of(_created, _id, _notice, _new.new_created, _new.new_id);
+    created := _new.new_created;
+    id := _new.new_id;
+    IF cardinality(id) < cardinality(_id) THEN
+        _notice := tollgate.notices_of(_created, _id, _notice, created, id);
     END IF;
-    IF _new.new_id <> '{}' THEN
-        RETURN QUERY SELECT * FROM tollgate.publish_events(_new.new_created, _new.new_id, _notice, _notify);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION tollgate.commit_events IS 'store_events and publish_events in one round trip, for batches with nothing to do in between; otherwise undone with SQLSTATE TG001, to be done again step by step';
-
-CREATE FUNCTION tollgate.finish_events(
-    _tables text[], _modes text[], _ends int[], _o_account text[], _o_livemode boolean[], _o_type text[], _o_id text[],
-    _o_incarnation bigint[], _o_phase smallint[], _o_as_of timestamptz[], _o_event text[],
-    _o_api_version text[], _o_links text[], _o_object text[], _o_crowd smallint[], _o_basis text[], _o_rests_on_base boolean[],
-    _created timestamptz[], _id text[], _notice text[], _notify text
-) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan
-AS $$
-BEGIN
-    IF cardinality(_tables) > 0 THEN
-        PERFORM tollgate.write_objects(_tables, _modes, _ends, _o_account, _o_livemode, _o_type, _o_id, _o_incarnation,
-                                       _o_phase, _o_as_of, _o_event, _o_api_version, _o_links, _o_object, _o_crowd,
-                                       _o_basis, _o_rests_on_base);
-    END IF;
-    IF cardinality(_id) > 0 THEN
-        RETURN QUERY SELECT * FROM tollgate.publish_events(_created, _id, _notice, _notify);
+    IF id <> '{}' THEN
+        "position" := tollgate.place_events(created, id, _notice, _notify);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tollgate.finish_events IS 'What comes after write_events: writes objects as decided from the log, and publishes the new events. The last statement before COMMIT';
+COMMENT ON FUNCTION tollgate.commit_events IS 'store_events and place_events in one round trip, for batches with nothing to do in between; otherwise undone with SQLSTATE TG001, to be done again step by step';
 
--- The same as before, reading the arrays by subscript.
-CREATE OR REPLACE FUNCTION tollgate.publish_events(_created timestamptz[], _id text[], _notice text[], _notify text)
-    RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-BEGIN
-    -- Held until after the commit is visible: positions are drawn, and become visible, one
-    -- transaction after the other. NOTIFY serialises commits in the same way.
-    PERFORM pg_advisory_xact_lock(7809644627822867557);
-    RETURN QUERY
-    WITH numbered AS MATERIALIZED (
-        SELECT nextval('tollgate.position_seq') AS position, n.at FROM generate_series(1, cardinality(_id)) AS n (at)
-    ), placed AS (
-        INSERT INTO tollgate.positions (position, created, id)
-        SELECT n.position, _created[n.at], _id[n.at] FROM numbered n
-    ), noticed AS MATERIALIZED (
-        SELECT n.at, n.position,
-               CASE WHEN _notify = 'event'
-                    THEN pg_notify('tollgate_events', '{"position":' || n.position || ',' || _notice[n.at]) END
-        FROM numbered n
-    )
-    SELECT _created[n.at], _id[n.at], n.position FROM noticed n;
-    IF _notify = 'batch' AND cardinality(_id) > 0 THEN
-        PERFORM pg_notify('tollgate_events',
-            json_build_object('position', currval('tollgate.position_seq'), 'events', cardinality(_id))::text);
-    END IF;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION tollgate.log_events(
+CREATE FUNCTION tollgate.log_events(
     _created timestamptz[], _id text[], _endpoint text[], _account text[], _livemode boolean[], _type text[],
     _object_type text[], _object_id text[], _api_version text[], _source text[], _raw bytea[],
-    _generation bigint, _notice text[], _notify text
-) RETURNS TABLE (created timestamptz, id text, "position" bigint) LANGUAGE plpgsql
+    _generation bigint, _notice text[], _notify text,
+    OUT created timestamptz[], OUT id text[], OUT "position" bigint[]
+) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan -- or it would be planned for each number of events
 AS $$
 #variable_conflict use_column
 DECLARE
-    _now         bigint;
-    _new_created timestamptz[];
-    _new_id      text[];
+    _now bigint;
 BEGIN
     WITH fresh AS (
         INSERT INTO tollgate.event_log AS l
@@ -445,22 +435,41 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING l.created, l.id::text
     )
-    SELECT array_agg(f.created), array_agg(f.id), (SELECT g.generation FROM tollgate.handlers_generation g)
-    INTO _new_created, _new_id, _now FROM fresh f;
+    SELECT coalesce(array_agg(f.created), '{}'), coalesce(array_agg(f.id), '{}'), (SELECT g.generation FROM tollgate.handlers_generation g)
+    INTO created, id, _now FROM fresh f;
     IF _generation <> _now THEN
         RAISE EXCEPTION 'other handlers are registered' USING ERRCODE = 'TG002';
     END IF;
-    IF _new_id IS NULL OR cardinality(_new_id) < cardinality(_id) THEN
+    IF cardinality(id) < cardinality(_id) THEN
         PERFORM tollgate.keep_better(_created, _id, _api_version, _raw,
-                                     ARRAY(SELECT n.id FROM unnest(_id) AS n (id) WHERE _new_id IS NULL OR n.id <> ALL (_new_id)));
-        _notice := tollgate.notices_of(_created, _id, _notice, _new_created, _new_id);
+                                     ARRAY(SELECT n.id FROM unnest(_id) AS n (id) WHERE n.id <> ALL (log_events.id)));
+        _notice := tollgate.notices_of(_created, _id, _notice, created, id);
     END IF;
-    IF _new_id IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM tollgate.publish_events(_new_created, _new_id, _notice, _notify);
+    IF id <> '{}' THEN
+        "position" := tollgate.place_events(created, id, _notice, _notify);
     END IF;
 END
 $$;
 COMMENT ON FUNCTION tollgate.log_events IS 'As commit_events, for events without objects to be written';
+
+CREATE FUNCTION tollgate.finish_events(
+    _tables text[], _modes text[], _ends int[], _o_account text[], _o_livemode boolean[], _o_type text[], _o_id text[],
+    _o_incarnation bigint[], _o_phase smallint[], _o_as_of timestamptz[], _o_event text[],
+    _o_api_version text[], _o_links text[], _o_object text[], _o_crowd smallint[], _o_basis text[], _o_rests_on_base boolean[],
+    _created timestamptz[], _id text[], _notice text[], _notify text
+) RETURNS bigint[] LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    IF cardinality(_tables) > 0 THEN
+        PERFORM tollgate.write_objects(_tables, _modes, _ends, _o_account, _o_livemode, _o_type, _o_id, _o_incarnation,
+                                       _o_phase, _o_as_of, _o_event, _o_api_version, _o_links, _o_object, _o_crowd,
+                                       _o_basis, _o_rests_on_base);
+    END IF;
+    RETURN CASE WHEN cardinality(_id) > 0 THEN tollgate.place_events(_created, _id, _notice, _notify) END;
+END
+$$;
+COMMENT ON FUNCTION tollgate.finish_events IS 'What comes after write_events: writes objects as decided from the log, and gives the new events their positions. The last statement before COMMIT';
 
 -- Rebuilding ---------------------------------------------------------------------------------
 

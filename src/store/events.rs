@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 
@@ -152,7 +152,14 @@ pub async fn commit(
         .bind(generation)
         .bind(column(batch, |e| Notice::tail(&e.envelope)))
         .bind(notify.as_str());
-    recorded(&connection.transact(statement).await?)
+    let rows = connection.transact(statement).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let (createds, ids): (Vec<_>, Vec<_>) = (row.try_get("created")?, row.try_get("id")?);
+    let positions: Option<Vec<_>> = row.try_get("position")?;
+    let keys = createds.into_iter().zip(ids).zip(positions.unwrap_or_default());
+    Ok(keys.map(|((created, id), position)| Recorded { created, id, position }).collect())
 }
 
 /// Writes what was decided about objects, gives new events their positions and announces them: the
@@ -166,9 +173,8 @@ pub async fn finish(
     let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
     let columns = Columns::of(&rows);
     let statement = sqlx::query(
-        r#"SELECT created, id, "position" FROM tollgate.finish_events(
-            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-            $18, $19, $20, $21)"#,
+        "SELECT tollgate.finish_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+            $15, $16, $17, $18, $19, $20, $21)",
     );
     let statement = columns
         .bind_decided(statement)
@@ -176,7 +182,14 @@ pub async fn finish(
         .bind(column(new, |e| e.envelope.id.as_str()))
         .bind(column(new, |e| Notice::tail(&e.envelope)))
         .bind(notify.as_str());
-    recorded(&transaction.fetch(statement).await?)
+    let rows = transaction.fetch(statement).await?;
+    let positions: Option<Option<Vec<_>>> = rows.first().map(|row| row.try_get(0)).transpose()?;
+    let placed = new.iter().zip(positions.flatten().unwrap_or_default());
+    let one = |(event, position): (&&NewEvent, _)| {
+        let Envelope { created, ref id, .. } = event.envelope;
+        Recorded { created, id: id.to_string(), position }
+    };
+    Ok(placed.map(one).collect())
 }
 
 fn column<'a, T>(batch: &[&'a NewEvent], value: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
@@ -200,11 +213,4 @@ pub(super) fn bind_events<'q>(
         .bind(column(batch, |e| e.envelope.api_version.as_deref()))
         .bind(column(batch, |e| e.source.as_str()))
         .bind(column(batch, |e| &e.raw[..]))
-}
-
-fn recorded(rows: &[PgRow]) -> Result<Vec<Recorded>, StoreError> {
-    let one = |row: &PgRow| {
-        Ok(Recorded { created: row.try_get(0)?, id: row.try_get(1)?, position: row.try_get(2)? })
-    };
-    rows.iter().map(one).collect::<Result<_, sqlx::Error>>().map_err(StoreError::from)
 }

@@ -312,6 +312,22 @@ async fn odd_values_are_null_in_the_columns_and_whole_in_the_object() {
 }
 
 #[tokio::test]
+async fn a_metadata_value_of_two_megabytes_is_kept_where_the_limit_allows_it() {
+    let app = App::spawn_with(&[("billing_tables", "true"), ("max_body", "4MiB")]).await;
+    let body = format!(
+        r#"{{"id":"evt_1","object":"event","type":"customer.created","created":1767600000,
+        "data":{{"object":{{"id":"cus_1","object":"customer","email":"a@b.c","metadata":{{"k":"{}"}}}}}}}}"#,
+        "x".repeat(2_000_000)
+    );
+    let (large, neighbour) = tokio::join!(app.deliver(&body), app.deliver(event("evt_2")));
+    assert_eq!((large.word(), neighbour.word()), ("recorded".into(), "recorded".into()));
+    let kept = "SELECT length(object #>> '{metadata,k}')::bigint FROM stripe.customers WHERE email = 'a@b.c'";
+    assert_eq!(app.count(kept).await, 2_000_000);
+    assert_eq!(app.count("SELECT count(*) FROM stripe.invoices").await, 1);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn the_credits_example_grants_once_and_in_any_order() {
     let app = App::spawn_with(&[("billing_tables", "true")]).await;
     app.pool.execute(include_str!("../../examples/credits/schema.sql")).await.unwrap();

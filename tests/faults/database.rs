@@ -47,7 +47,7 @@ async fn a_backend(data_dir: &std::path::Path) -> Pid {
     let mut admin = PgConnection::connect(&url).await.unwrap();
     let pid = sqlx::query_scalar(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'tollgate' AND pid <> pg_backend_pid()
-         ORDER BY (query LIKE '%append_events%') DESC, random() LIMIT 1",
+         ORDER BY (query LIKE '%tollgate.%_events(%') DESC, random() LIMIT 1",
     );
     Pid::from_raw(pid.fetch_one(&mut admin).await.unwrap())
 }
