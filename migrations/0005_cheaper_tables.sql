@@ -25,6 +25,13 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
 JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE c.relnamespace = 'stripe'::regnamespace AND c.relkind = 'r' AND a.attgenerated = 's';
 
+-- Since basil neither names the other until the invoice is paid; newer payments name it here.
+UPDATE tollgate.billing_columns SET expression = 'COALESCE(stripe.to_id(object->''invoice''), stripe.to_id(links->''invoice''),
+    CASE WHEN stripe.to_text(object #> ''{payment_details,order_reference}'') LIKE ''in\_%''
+         THEN stripe.to_id(object #> ''{payment_details,order_reference}'') END)'
+WHERE (table_name, name) = ('payment_intents', 'invoice');
+COMMENT ON COLUMN stripe.payment_intents.invoice IS 'The invoice it pays; since basil what an earlier event said, or payment_details.order_reference where that is an invoice, else see stripe.invoice_payments';
+
 DO $$
 DECLARE
     _table record;
@@ -326,11 +333,13 @@ BEGIN
         RETURN QUERY
             SELECT 'tied', n.at, NULL::timestamptz, NULL::text, e.raw
             FROM unnest(_new.tied) AS n (at)
-            -- OFFSET keeps the planner from reading the whole second for all objects at once; bounds
-            -- that are known before the plan runs spare it all other months.
+            -- By event_log_object, whatever the statistics say of how many events a second has: two bounds
+            -- in place of =, which the primary key would serve too, and with all events of that second.
+            -- _first and _last are known before the plan runs, and spare it all other months.
             CROSS JOIN LATERAL (
                 SELECT l.raw FROM tollgate.event_log l
-                WHERE l.object_id = _o_id[n.at] AND l.created = _o_as_of[n.at] AND l.created BETWEEN _first AND _last
+                WHERE l.object_id = _o_id[n.at] AND l.created >= _o_as_of[n.at] AND l.created <= _o_as_of[n.at]
+                  AND l.created BETWEEN _first AND _last
                   AND l.account = _o_account[n.at] AND l.livemode = _o_livemode[n.at]
                 OFFSET 0) e
             WHERE _new.unclear IS NULL OR n.at <> ALL (_new.unclear);
@@ -507,3 +516,55 @@ BEGIN
     RETURN _added + _changed + _deleted;
 END
 $$;
+
+-- Views --------------------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW stripe.failed_payments AS
+    WITH payment AS (
+        SELECT p.* FROM stripe.payment_intents p
+        WHERE NOT p.deleted AND p.status IN ('requires_payment_method', 'canceled')
+          AND COALESCE(p.last_error_code, p.last_error_message) IS NOT NULL
+    ), invoice AS (
+        SELECT v.*, COALESCE(v.payment_intent, y.payment_intent, p.id) AS payment, COALESCE(v.charge, y.charge) AS attempt
+        FROM stripe.invoices v
+        LEFT JOIN LATERAL (
+            SELECT y.payment_intent, y.charge FROM stripe.invoice_payments y
+            WHERE y.account = v.account AND y.livemode = v.livemode AND y.invoice = v.id AND NOT y.deleted
+            ORDER BY y.is_default DESC NULLS LAST, y.created DESC NULLS LAST, y.id LIMIT 1) y ON true
+        LEFT JOIN LATERAL (
+            SELECT p.id FROM payment p
+            WHERE p.account = v.account AND p.livemode = v.livemode AND p.invoice = v.id
+            ORDER BY p.created DESC NULLS LAST, p.id LIMIT 1) p ON true
+        WHERE NOT v.deleted AND v.status IN ('open', 'uncollectible') AND v.attempt_count > 0
+    ), failed AS (
+        SELECT v.account, v.livemode, v.currency, 'invoice' AS source, v.id, v.customer, v.customer_email AS email,
+               COALESCE(v.amount_remaining, v.amount_due) AS amount, v.status,
+               COALESCE(p.last_error_code, c.failure_code) AS failure_code,
+               COALESCE(p.last_error_message, c.failure_message) AS failure_message,
+               v.attempt_count, v.next_payment_attempt, v.created
+        FROM invoice v
+        LEFT JOIN stripe.payment_intents p ON p.account = v.account AND p.livemode = v.livemode AND p.id = v.payment
+        LEFT JOIN stripe.charges c ON c.account = v.account AND c.livemode = v.livemode
+                                  AND c.id = COALESCE(v.attempt, p.latest_charge)
+        UNION ALL
+        SELECT p.account, p.livemode, p.currency, 'payment_intent', p.id, p.customer, p.receipt_email, p.amount, p.status,
+               p.last_error_code, p.last_error_message, NULL, NULL, p.created
+        FROM payment p
+        -- What becomes of an invoice's payment is the invoice's, whatever its status.
+        WHERE NOT EXISTS (SELECT FROM stripe.invoices v
+                          WHERE v.account = p.account AND v.livemode = p.livemode AND v.id = p.invoice)
+          AND NOT EXISTS (SELECT FROM stripe.invoices v
+                          WHERE v.account = p.account AND v.livemode = p.livemode AND v.payment_intent = p.id)
+          AND NOT EXISTS (SELECT FROM stripe.invoice_payments y
+                          WHERE y.account = p.account AND y.livemode = p.livemode AND y.payment_intent = p.id AND NOT y.deleted)
+        UNION ALL
+        SELECT c.account, c.livemode, c.currency, 'charge', c.id, c.customer, c.receipt_email, c.amount, c.status,
+               c.failure_code, c.failure_message, NULL, NULL, c.created
+        FROM stripe.charges c
+        WHERE NOT c.deleted AND c.status = 'failed' AND c.payment_intent IS NULL AND c.invoice IS NULL
+    )
+    SELECT f.account, f.livemode, f.currency, f.source, f.id, f.customer, COALESCE(f.email, k.email) AS email, f.amount, f.status,
+           f.failure_code, f.failure_message, f.attempt_count, f.next_payment_attempt, f.created
+    FROM failed f
+    LEFT JOIN stripe.customers k ON k.account = f.account AND k.livemode = f.livemode AND k.id = f.customer AND NOT k.deleted;
+COMMENT ON VIEW stripe.failed_payments IS 'What was tried and not paid: invoices open or uncollectible after an attempt, payments outside invoices that wait for another way to pay or were cancelled, and failed charges that belong to neither. In basil no event names both a failed invoice and its payment: then both stand here, the invoice without a reason';

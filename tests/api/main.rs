@@ -16,4 +16,5 @@ mod maintenance;
 mod pages;
 mod schema;
 mod tables;
+mod views;
 mod writing;

@@ -132,6 +132,33 @@ async fn daily_questions_use_their_indexes() {
 
 /// The rows of a query, each as text.
 #[tokio::test]
+async fn a_failed_payment_of_an_invoice_that_was_paid_otherwise_is_history() {
+    let app = app().await;
+    let payment = |id: &str, invoice: &str| {
+        format!(
+            r#"{{"id":"{id}","object":"payment_intent","status":"canceled","amount":500,"currency":"usd",
+            "invoice":"{invoice}","last_payment_error":{{"code":"card_declined"}}}}"#
+        )
+    };
+    show(&app, 1, "payment_intent.canceled", &payment("pi_1", "in_1")).await;
+    show(&app, 2, "payment_intent.canceled", &payment("pi_2", "in_unseen")).await;
+    let failed = "SELECT id, amount, failure_code FROM stripe.failed_payments";
+    assert_eq!(
+        answers(&app, failed).await,
+        ["(pi_1,500,card_declined)", "(pi_2,500,card_declined)"]
+    );
+    let invoice =
+        r#"{"id":"in_1","object":"invoice","status":"open","attempt_count":1,"amount_due":500}"#;
+    show(&app, 3, "invoice.payment_failed", invoice).await;
+    assert_eq!(
+        answers(&app, failed).await,
+        ["(in_1,500,card_declined)", "(pi_2,500,card_declined)"]
+    );
+    show(&app, 4, "invoice.paid", &invoice.replace("open", "paid")).await;
+    assert_eq!(answers(&app, failed).await, ["(pi_2,500,card_declined)"]);
+}
+
+#[tokio::test]
 async fn a_column_added_later_is_filled_for_old_and_new_rows() {
     let app = app().await;
     let customer = |id: &str| {

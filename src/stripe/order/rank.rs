@@ -53,6 +53,7 @@ fn measures(object_type: &str) -> &'static [Measure] {
         ],
         "refund" => &[refund],
         "dispute" => &[dispute],
+        "payout" => &[payout],
         "checkout.session" => &[checkout, checkout_payment],
         _ => &[],
     }
@@ -107,6 +108,17 @@ fn charge(object: &Value) -> Option<i64> {
     match status(object)? {
         "pending" => Some(0),
         "succeeded" | "failed" => Some(1),
+        _ => None,
+    }
+}
+
+/// A payout that was paid may still fail, if the bank sends it back.
+fn payout(object: &Value) -> Option<i64> {
+    match status(object)? {
+        "pending" => Some(0),
+        "in_transit" => Some(1),
+        "paid" => Some(2),
+        "failed" | "canceled" => Some(3),
         _ => None,
     }
 }
