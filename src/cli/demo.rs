@@ -164,6 +164,9 @@ Try next
   Look into the log:
     tollgate psql --data-dir '{data_dir}' -- -c 'SELECT position, type, object_id FROM tollgate.events ORDER BY position DESC LIMIT 10'
 
+  Ask the billing tables (docs/TABLES.md lists them):
+    tollgate psql --data-dir '{data_dir}' -- -c 'SELECT * FROM stripe.mrr' -c 'SELECT * FROM stripe.revenue_daily'
+
   Send an event of your own:
     body='{{"id":"evt_hello","object":"event","type":"demo.hello"}}'; t=$(date +%s)
     curl -i {url} -d "$body" -H "Stripe-Signature: t=$t,v1=$(printf '%s.%s' "$t" "$body" | openssl dgst -sha256 -hmac {secret} | sed 's/.* //')"

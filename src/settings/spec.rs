@@ -128,7 +128,7 @@ pub const ALL: &[Setting] = &[
     setting(
         "billing_tables",
         "TOLLGATE_BILLING_TABLES",
-        "false",
+        "true",
         "Keep the tables of the schema stripe up to date, in the transaction of each event",
     ),
     setting("max_body", "TOLLGATE_MAX_BODY", "1MiB", "Largest body; beyond that the answer is 413"),

@@ -9,7 +9,7 @@ use crate::support::{App, event};
 
 /// A gateway with a table of the user's.
 async fn app() -> App {
-    let app = App::spawn_with(&[("billing_tables", "true")]).await;
+    let app = App::spawn().await;
     app.pool
         .execute(
             "CREATE SCHEMA app;
@@ -313,7 +313,7 @@ async fn odd_values_are_null_in_the_columns_and_whole_in_the_object() {
 
 #[tokio::test]
 async fn a_metadata_value_of_two_megabytes_is_kept_where_the_limit_allows_it() {
-    let app = App::spawn_with(&[("billing_tables", "true"), ("max_body", "4MiB")]).await;
+    let app = App::spawn_with(&[("max_body", "4MiB")]).await;
     let body = format!(
         r#"{{"id":"evt_1","object":"event","type":"customer.created","created":1767600000,
         "data":{{"object":{{"id":"cus_1","object":"customer","email":"a@b.c","metadata":{{"k":"{}"}}}}}}}}"#,
@@ -329,7 +329,7 @@ async fn a_metadata_value_of_two_megabytes_is_kept_where_the_limit_allows_it() {
 
 #[tokio::test]
 async fn the_credits_example_grants_once_and_in_any_order() {
-    let app = App::spawn_with(&[("billing_tables", "true")]).await;
+    let app = App::spawn().await;
     app.pool.execute(include_str!("../../examples/credits/schema.sql")).await.unwrap();
     let event = |id: &str, event_type: &str, created: i64, object: &str| {
         format!(

@@ -6,10 +6,6 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use crate::support::App;
 
-async fn app() -> App {
-    App::spawn_with(&[("billing_tables", "true")]).await
-}
-
 /// Delivers an event that shows an object.
 async fn show(app: &App, n: usize, event_type: &str, object: &str) {
     let body = format!(
@@ -133,7 +129,7 @@ async fn daily_questions_use_their_indexes() {
 /// The rows of a query, each as text.
 #[tokio::test]
 async fn a_failed_payment_of_an_invoice_that_was_paid_otherwise_is_history() {
-    let app = app().await;
+    let app = App::spawn().await;
     let payment = |id: &str, invoice: &str| {
         format!(
             r#"{{"id":"{id}","object":"payment_intent","status":"canceled","amount":500,"currency":"usd",
@@ -160,7 +156,7 @@ async fn a_failed_payment_of_an_invoice_that_was_paid_otherwise_is_history() {
 
 #[tokio::test]
 async fn a_column_added_later_is_filled_for_old_and_new_rows() {
-    let app = app().await;
+    let app = App::spawn().await;
     let customer = |id: &str| {
         format!(r#"{{"id":"{id}","object":"customer","metadata":{{"tenant":"t_{id}"}}}}"#)
     };
@@ -238,7 +234,7 @@ fn objects() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn views_give_the_numbers_that_a_person_would() {
-    let app = app().await;
+    let app = App::spawn().await;
     for (n, (event_type, object)) in objects().iter().enumerate() {
         show(&app, n, event_type, object).await;
     }

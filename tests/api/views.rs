@@ -8,10 +8,6 @@ use tollgate::replay::{Event, Options, Plan, source};
 
 use crate::support::App;
 
-async fn app() -> App {
-    App::spawn_with(&[("billing_tables", "true")]).await
-}
-
 fn sample_events() -> Vec<Event> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/events");
     source::load(&[folder.into()], io::empty()).unwrap()
@@ -38,7 +34,7 @@ async fn check(app: &App, sql: &str, expected: &[&str]) {
 
 #[tokio::test]
 async fn after_the_demo_all_views_give_what_was_reckoned_by_hand() {
-    let app = app().await;
+    let app = App::spawn().await;
     let events = sample_events();
     let count = i64::try_from(events.len()).unwrap();
     deliver(&app, events).await;
@@ -324,7 +320,7 @@ fn created(event: &Event) -> i64 {
 
 #[tokio::test]
 async fn in_the_middle_of_the_stories_the_views_tell_how_things_stand() {
-    let app = app().await;
+    let app = App::spawn().await;
     let mut left = sample_events();
     for moment in MOMENTS {
         let (now, later) = left.into_iter().partition(|event| created(event) < moment.until);

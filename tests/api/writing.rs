@@ -9,7 +9,7 @@ use crate::support::{App, event, sign};
 
 #[tokio::test]
 async fn a_poison_event_goes_aside_and_its_neighbours_are_recorded() {
-    let app = App::spawn_with(&[("http_workers", "1")]).await;
+    let app = App::spawn_with(&[("http_workers", "1"), ("billing_tables", "false")]).await;
     app.pool
         .execute(
             "ALTER TABLE tollgate.event_log ADD CONSTRAINT poison CHECK (id NOT LIKE '%poison%')",
@@ -132,7 +132,7 @@ async fn lost_connections_are_made_anew_without_an_answer_but_2xx() {
 
 #[tokio::test]
 async fn shutdown_writes_what_waits_and_answers_it() {
-    let app = App::spawn_with(&[("http_workers", "1")]).await;
+    let app = App::spawn_with(&[("http_workers", "1"), ("billing_tables", "false")]).await;
     let pool = app.pool.clone();
     let mut lock = pool.begin().await.unwrap();
     lock.execute("LOCK TABLE tollgate.event_log IN ACCESS EXCLUSIVE MODE").await.unwrap();

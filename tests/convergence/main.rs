@@ -91,7 +91,7 @@ pub fn assert_equal(left: &BTreeMap<Key, TableRow>, right: &BTreeMap<Key, TableR
 
 /// A gateway that keeps the billing tables.
 pub async fn gateway() -> App {
-    App::spawn_with(&[("billing_tables", "true")]).await
+    App::spawn().await
 }
 
 /// Rebuilds all tables from the log; returns how many rows were not as they should be.

@@ -159,7 +159,7 @@ async fn three_events_of_an_invoice_in_one_second() {
 /// not displace it.
 #[tokio::test]
 async fn twins_that_arrive_together_do_not_displace_a_newer_event() {
-    let app = App::spawn_with(&[("billing_tables", "true"), ("http_workers", "1")]).await;
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
     let newer = event("evt_9", "customer.subscription.updated", 200, &subscription("active"), None);
     app.deliver(newer).await;
     let mut lock = app.pool.begin().await.unwrap();
