@@ -9,7 +9,7 @@ use crate::support::{App, event, sign};
 
 #[tokio::test]
 async fn a_poison_event_goes_aside_and_its_neighbours_are_recorded() {
-    let app = App::spawn_with(&[("http_workers", "1"), ("billing_tables", "false")]).await;
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
     app.pool
         .execute(
             "ALTER TABLE tollgate.event_log ADD CONSTRAINT poison CHECK (id NOT LIKE '%poison%')",
