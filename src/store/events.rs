@@ -125,7 +125,8 @@ pub struct Recorded {
 ///
 /// # Errors
 /// [`Fault::Undecided`](super::Fault::Undecided) if it takes more than one step,
-/// [`Fault::Handlers`](super::Fault::Handlers) if the handlers are not those of `generation`.
+/// [`Fault::Handlers`](super::Fault::Handlers) if the handlers are not those of `generation`,
+/// [`Fault::Raced`](super::Fault::Raced) if another transaction made a row in between.
 pub async fn commit(
     connection: &mut WriterConnection,
     batch: &[&NewEvent],

@@ -25,13 +25,6 @@ pub struct Written {
     undecided: BTreeMap<usize, Evidence>,
 }
 
-impl Written {
-    /// Did anything have to be decided by the log?
-    pub fn is_undecided(&self) -> bool {
-        !self.undecided.is_empty()
-    }
-}
-
 /// What is known about an object that could not be decided by its row.
 #[derive(Debug)]
 enum Evidence {
@@ -44,7 +37,8 @@ enum Evidence {
 /// Inserts events and writes the rows of the objects they show.
 ///
 /// # Errors
-/// [`Fault::Handlers`](super::Fault::Handlers) if the handlers are not those of `generation`.
+/// [`Fault::Handlers`](super::Fault::Handlers) if the handlers are not those of `generation`,
+/// [`Fault::Raced`](super::Fault::Raced) if another transaction made a row in between.
 pub async fn write(
     transaction: &mut Transaction<'_>,
     batch: &[&NewEvent],
