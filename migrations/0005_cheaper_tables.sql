@@ -568,3 +568,7 @@ CREATE OR REPLACE VIEW stripe.failed_payments AS
     FROM failed f
     LEFT JOIN stripe.customers k ON k.account = f.account AND k.livemode = f.livemode AND k.id = f.customer AND NOT k.deleted;
 COMMENT ON VIEW stripe.failed_payments IS 'What was tried and not paid: invoices open or uncollectible after an attempt, payments outside invoices that wait for another way to pay or were cancelled, and failed charges that belong to neither. In basil no event names both a failed invoice and its payment: then both stand here, the invoice without a reason';
+
+-- Failures -----------------------------------------------------------------------------------
+
+COMMENT ON INDEX tollgate.failures_once IS 'One row for each event and what failed of it';

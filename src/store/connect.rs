@@ -220,8 +220,4 @@ impl Transaction<'_> {
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.inner.commit().await
     }
-
-    pub async fn roll_back(self) -> Result<(), sqlx::Error> {
-        self.inner.rollback().await
-    }
 }

@@ -100,8 +100,7 @@ pub async fn settle(
     transaction: &mut Transaction<'_>,
     decisions: &[Decision],
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
-    write_objects(transaction, Target::Tables, &rows).await.map(drop)
+    place(transaction, Target::Tables, decisions).await
 }
 
 /// Writes an object anew from the log. `row`, of any event of it, is there to lock by.
@@ -121,7 +120,15 @@ pub async fn decide_into(
     key: &ObjectKey,
 ) -> Result<(), StoreError> {
     let decision = decide(transaction, key).await?;
-    let rows: Vec<_> = decision.iter().map(Decision::row).collect();
+    place(transaction, target, decision.as_slice()).await
+}
+
+async fn place(
+    transaction: &mut Transaction<'_>,
+    target: Target,
+    decisions: &[Decision],
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
     write_objects(transaction, target, &rows).await.map(drop)
 }
 

@@ -16,28 +16,6 @@ async fn show(app: &App, n: usize, event_type: &str, object: &str) {
     assert_eq!(app.deliver(body).await.word(), "recorded");
 }
 
-#[tokio::test]
-async fn everything_in_it_says_what_it_is() {
-    let app = App::spawn().await;
-    let silent: Vec<String> = sqlx::query_scalar(
-        "SELECT format('%s.%s', c.relname, a.attname) FROM pg_class c
-         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE c.relnamespace = 'stripe'::regnamespace AND c.relkind IN ('r', 'v')
-           AND col_description(c.oid, a.attnum) IS NULL
-         UNION ALL
-         SELECT c.relname FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
-         WHERE c.relnamespace = 'stripe'::regnamespace AND c.relkind IN ('r', 'v', 'i')
-           AND NOT coalesce(i.indisprimary, false) AND obj_description(c.oid, 'pg_class') IS NULL
-         UNION ALL
-         SELECT p.proname || '()' FROM pg_proc p
-         WHERE p.pronamespace = 'stripe'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL",
-    )
-    .fetch_all(&app.pool)
-    .await
-    .unwrap();
-    assert_eq!(silent, Vec::<String>::new());
-}
-
 /// `UPDATE_DOCS=1 cargo test --test api tables` writes the file anew.
 #[tokio::test]
 async fn the_documentation_of_the_tables_is_that_of_the_database() {
