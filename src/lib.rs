@@ -13,6 +13,7 @@
 //! | [`store`] | the only SQL | `stripe` |
 //! | [`ingest`] | the webhook route, the queue, the writers, one attempt at a batch | `stripe`, `store` |
 //! | [`maintain`] | partitions, retention, what failed before | `store` |
+//! | [`consume`] | what happens to an event after COMMIT: claims, pushes, sinks | `stripe`, `store` |
 //! | [`http`] | the listener, health, log lines, errors on the wire | all above |
 //! | [`replay`] | sends events as Stripe does | `stripe` |
 //! | [`startup`] | wires the parts, takes them down in order | all above |
@@ -23,6 +24,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod consume;
 pub mod embedded;
 pub mod fixtures;
 pub mod http;

@@ -1,0 +1,4 @@
+//! What happens to an event after COMMIT: consumers' targets get it, at least once, in order where
+//! they ask for that. Who gets which event when is decided in the database (`store::consumers`).
+
+pub mod target;
