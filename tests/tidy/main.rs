@@ -26,7 +26,10 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("consume", &["stripe", "store", "clock", "http_client"]),
     ("settings", &["stripe", "store", "ingest", "consume"]),
     ("telemetry", &["settings"]),
-    ("http", &["stripe", "store", "ingest", "maintain", "consume", "clock", "settings", "shutdown"]),
+    (
+        "http",
+        &["stripe", "store", "ingest", "maintain", "consume", "clock", "settings", "shutdown"],
+    ),
     ("replay", &["stripe", "clock", "http_client", "fixtures"]),
     (
         "startup",
