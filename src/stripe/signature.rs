@@ -7,6 +7,7 @@
 //! and refuses what any of them refuses for security's sake.
 
 use std::fmt;
+use std::slice;
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -69,9 +70,20 @@ impl SigningSecret {
     /// The value of a `Stripe-Signature` header for `body`, signed at `timestamp` (Unix seconds).
     #[must_use]
     pub fn sign(&self, timestamp: i64, body: &[u8]) -> String {
-        let mac = self.keyed(timestamp, body).finalize().into_bytes();
-        format!("t={timestamp},v1={}", hex::encode(mac))
+        sign_with_all(slice::from_ref(self), timestamp, body)
     }
+}
+
+/// The value of a `Stripe-Signature` header with a `v1` for each of the secrets, as Stripe sends it
+/// while one is being rolled.
+#[must_use]
+pub fn sign_with_all(secrets: &[SigningSecret], timestamp: i64, body: &[u8]) -> String {
+    let mut header = format!("t={timestamp}");
+    for secret in secrets {
+        header += ",v1=";
+        header += &hex::encode(secret.keyed(timestamp, body).finalize().into_bytes());
+    }
+    header
 }
 
 /// How far a signature's timestamp may lie from now, in seconds, either way.
