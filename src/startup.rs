@@ -236,6 +236,7 @@ impl Gateway {
             pool: pool.clone(),
             lanes: Arc::clone(&lanes),
             phase: phase.clone(),
+            wake: None,
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
         let intake = Intake {

@@ -11,6 +11,7 @@ use actix_web::web::Data;
 use serde::Serialize;
 use sqlx::PgPool;
 
+use crate::consume::wake::{Listening, Wake};
 use crate::ingest::lanes::Lanes;
 use crate::shutdown::Phase;
 use crate::store::connect::within;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub pool: PgPool,
     pub lanes: Arc<Lanes>,
     pub phase: Phase,
+    /// If events are handed on.
+    pub wake: Option<Wake>,
     /// The data directory, if the database is embedded.
     pub embedded: Option<PathBuf>,
 }
@@ -63,6 +66,8 @@ pub struct Readiness {
     pub migrations: Part,
     pub intake_queue: Part,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Part>,
     pub shutdown: Part,
 }
@@ -89,15 +94,17 @@ impl Parts {
     pub async fn examine(&self) -> Readiness {
         let (database, migrations) = tokio::join!(self.database(), self.migrations());
         let intake_queue = self.intake_queue();
+        let listener = self.wake.as_ref().map(listener);
         let disk = self.embedded.as_deref().map(disk);
         let shutdown = self.shutdown();
         let status = [&database, &migrations, &intake_queue, &shutdown]
             .into_iter()
+            .chain(&listener)
             .chain(&disk)
             .map(|part| part.status)
             .max_by_key(|status| *status as u8)
             .unwrap_or(Status::Ok);
-        Readiness { status, database, migrations, intake_queue, disk, shutdown }
+        Readiness { status, database, migrations, intake_queue, listener, disk, shutdown }
     }
 
     async fn database(&self) -> Part {
@@ -160,6 +167,16 @@ async fn timed(
         Err(_) => (Status::Fail, format!("no answer within {CHECK_TIMEOUT:?}")),
     };
     Part { status, latency_ms: start.elapsed().as_secs_f64() * 1e3, message }
+}
+
+/// Never a failure: without notifications consumers look for events at intervals.
+fn listener(wake: &Wake) -> Part {
+    let (status, message) = match wake.listening() {
+        Listening::Yes => (Status::Ok, "hears notifications".to_owned()),
+        Listening::No(None) => (Status::Warn, "not connected yet".to_owned()),
+        Listening::No(Some(why)) => (Status::Warn, format!("hears no notifications: {why}")),
+    };
+    Part { status, latency_ms: 0.0, message }
 }
 
 fn disk(data_dir: &std::path::Path) -> Part {

@@ -30,6 +30,7 @@ pub struct Settings {
     pub tolerance: Tolerance,
     pub database: DatabaseSettings,
     pub writing: WritingSettings,
+    pub consuming: ConsumingSettings,
     pub http: HttpSettings,
     /// None: events are kept for ever.
     pub retention: Option<Duration>,
@@ -61,6 +62,15 @@ pub struct WritingSettings {
     pub deadline: Duration,
     pub notify: Notify,
     pub billing_tables: bool,
+}
+
+/// How events are handed on.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsumingSettings {
+    /// How often to look for new events when no notification comes.
+    pub poll: Duration,
+    /// Whether pushes may go to private addresses that are not of this host.
+    pub allow_private: bool,
 }
 
 /// How HTTP is served.
@@ -135,6 +145,10 @@ impl Settings {
             }),
             database: database(&mut read),
             writing: writing(&mut read),
+            consuming: ConsumingSettings {
+                poll: read.required("poll_interval", Duration::ZERO, parse::timeout),
+                allow_private: read.required("push_allow_private", false, parse::flag),
+            },
             http: http(&mut read),
             retention: retention(&mut read),
             drain: read.required("drain", Duration::ZERO, parse::duration),

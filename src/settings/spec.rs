@@ -131,6 +131,18 @@ pub const ALL: &[Setting] = &[
         "true",
         "Keep the tables of the schema stripe up to date, in the transaction of each event",
     ),
+    setting(
+        "poll_interval",
+        "TOLLGATE_POLL_INTERVAL",
+        "1s",
+        "How often consumers look for new events when no notification comes",
+    ),
+    setting(
+        "push_allow_private",
+        "TOLLGATE_PUSH_ALLOW_PRIVATE",
+        "false",
+        "Whether pushes may go to private addresses other than the gateway's own host",
+    ),
     setting("max_body", "TOLLGATE_MAX_BODY", "1MiB", "Largest body; beyond that the answer is 413"),
     setting("body_timeout", "TOLLGATE_BODY_TIMEOUT", "15s", "How long a body may take to arrive"),
     setting(

@@ -12,7 +12,9 @@ pub mod migrations;
 pub mod objects;
 pub mod projections;
 pub mod quarantine;
+pub mod reading;
 pub mod rebuild;
 pub mod status;
+pub mod wake;
 
 pub use error::{Fault, StoreError};

@@ -17,4 +17,5 @@ mod pages;
 mod schema;
 mod tables;
 mod views;
+mod wake;
 mod writing;

@@ -1,0 +1,198 @@
+//! Reading the log by position, page by page, for those who follow it without being a consumer.
+//! Keeps no place: where a reader is, it knows itself.
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use time::{Duration, OffsetDateTime};
+
+use super::StoreError;
+use super::handlers::Pattern;
+
+/// Most positions that one page looks at, whether or not their events fit.
+const POSITIONS: i64 = 1000;
+
+/// Most bytes of bodies in one page, but for the last one, which may cross it.
+const BODIES: i64 = 4 << 20;
+
+/// How far the order of `received_at` may differ from that of positions: an event is stamped when
+/// it is written and gets its position at the end of that transaction, which handlers make long.
+const SLACK: Duration = Duration::minutes(1);
+
+/// The text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a type, a family or everything: invoice.paid, invoice.* or *")]
+pub struct NotAPattern;
+
+/// As the CHECK of `tollgate.handlers` has it.
+impl FromStr for Pattern {
+    type Err = NotAPattern;
+
+    fn from_str(text: &str) -> Result<Self, NotAPattern> {
+        let stem = text.strip_suffix(".*").unwrap_or(text);
+        let plain = !stem.is_empty() && !stem.contains(|c: char| c == '*' || c.is_whitespace());
+        if text == "*" || plain { Ok(Self::new(text)) } else { Err(NotAPattern) }
+    }
+}
+
+/// Which events a reader wants, and what of them.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    types: Vec<String>,
+    /// Beginnings of types.
+    families: Vec<String>,
+    /// Not those received before.
+    since: Option<OffsetDateTime>,
+    bodies: bool,
+}
+
+impl Wanted {
+    /// Events that fit any of the patterns, or all if there is none; with their bodies if asked for.
+    pub fn new(patterns: &[Pattern], since: Option<OffsetDateTime>, bodies: bool) -> Self {
+        let mut wanted = Self { since, bodies, ..Self::default() };
+        for pattern in patterns.iter().map(Pattern::as_str) {
+            match pattern.strip_suffix('*') {
+                Some(family) => wanted.families.push(family.to_owned()),
+                None => wanted.types.push(pattern.to_owned()),
+            }
+        }
+        if patterns.is_empty() {
+            wanted.families.push(String::new());
+        }
+        wanted
+    }
+}
+
+/// An event as a reader sees it.
+#[derive(Clone, Debug)]
+pub struct ReadEvent {
+    pub position: i64,
+    pub id: String,
+    pub event_type: String,
+    pub object_type: Option<String>,
+    pub object_id: Option<String>,
+    /// The connected account; empty for the platform's own.
+    pub account: String,
+    pub livemode: bool,
+    pub api_version: Option<String>,
+    pub created: OffsetDateTime,
+    pub received_at: OffsetDateTime,
+    /// The body as received; none unless it was asked for.
+    pub raw: Option<Vec<u8>>,
+}
+
+/// A piece of the log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In the order of their positions.
+    pub events: Vec<ReadEvent>,
+    /// Where to go on: everything up to here has been looked at. None at the end of the log.
+    pub reached: Option<i64>,
+}
+
+/// The next events after a position. Small whatever the log holds: at most `POSITIONS` events and
+/// little more than `BODIES` bytes, so a page may be empty where the log goes on.
+pub async fn page(
+    connection: &mut PgConnection,
+    after: i64,
+    wanted: &Wanted,
+) -> Result<Page, StoreError> {
+    let rows = sqlx::query(
+        "WITH scanned AS MATERIALIZED (
+             SELECT position, created, id FROM tollgate.positions
+             WHERE position > $1 ORDER BY position LIMIT $2
+         ), fitting AS MATERIALIZED (
+             SELECT s.position, l.*,
+                    CASE WHEN $6 THEN sum(octet_length(l.raw)) OVER (ORDER BY s.position) - octet_length(l.raw)
+                         ELSE 0 END AS bytes_before
+             FROM scanned s JOIN tollgate.event_log l USING (created, id)
+             WHERE (l.type = ANY ($3) OR l.type ^@ ANY ($4)) AND ($5 IS NULL OR l.received_at >= $5)
+         ), page AS (
+             SELECT coalesce((SELECT min(position) - 1 FROM fitting WHERE bytes_before >= $7),
+                             (SELECT max(position) FROM scanned)) AS reached
+         )
+         SELECT p.reached, f.position, f.id::text, f.type::text, f.object_type::text, f.object_id::text,
+                f.account::text, f.livemode, f.api_version::text, f.created, f.received_at,
+                CASE WHEN $6 THEN f.raw END AS raw
+         FROM page p LEFT JOIN fitting f ON f.position <= p.reached
+         ORDER BY f.position",
+    )
+    .bind(after)
+    .bind(POSITIONS)
+    .bind(&wanted.types)
+    .bind(&wanted.families)
+    .bind(wanted.since)
+    .bind(wanted.bodies)
+    .bind(BODIES)
+    .fetch_all(connection)
+    .await?;
+    let reached = rows.first().map_or(Ok(None), |row| row.try_get("reached"))?;
+    let found = rows.iter().filter(|row| !matches!(row.try_get("position"), Ok(None::<i64>)));
+    let events = found.map(read).collect::<Result<_, sqlx::Error>>()?;
+    Ok(Page { events, reached })
+}
+
+fn read(row: &PgRow) -> Result<ReadEvent, sqlx::Error> {
+    Ok(ReadEvent {
+        position: row.try_get("position")?,
+        id: row.try_get("id")?,
+        event_type: row.try_get("type")?,
+        object_type: row.try_get("object_type")?,
+        object_id: row.try_get("object_id")?,
+        account: row.try_get("account")?,
+        livemode: row.try_get("livemode")?,
+        api_version: row.try_get("api_version")?,
+        created: row.try_get("created")?,
+        received_at: row.try_get("received_at")?,
+        raw: row.try_get("raw")?,
+    })
+}
+
+/// The last position there is; 0 in an empty log. All that comes later stands behind it.
+pub async fn latest(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM tollgate.positions")
+        .fetch_one(connection)
+        .await?)
+}
+
+/// A position before all events received at or after `time`, and not long before: the last one with
+/// an event that was received more than [`SLACK`] earlier, found by halving.
+pub async fn position_before(
+    connection: &mut PgConnection,
+    time: OffsetDateTime,
+) -> Result<i64, StoreError> {
+    // The answer lies in low..=high. What is not received early, or not there, lowers high.
+    Ok(sqlx::query_scalar(
+        "WITH RECURSIVE search (low, high) AS (
+             SELECT coalesce(min(position) - 1, 0), coalesce(max(position), 0) FROM tollgate.positions
+             UNION ALL
+             SELECT CASE WHEN m.received_at < $1 THEN m.position ELSE s.low END,
+                    CASE WHEN m.received_at < $1 THEN s.high ELSE (s.low + s.high) / 2 END
+             FROM search s LEFT JOIN LATERAL (
+                 SELECT p.position, l.received_at
+                 FROM tollgate.positions p JOIN tollgate.event_log l USING (created, id)
+                 WHERE p.position > (s.low + s.high) / 2 ORDER BY p.position LIMIT 1) m ON true
+             WHERE s.low < s.high
+         )
+         SELECT max(low) FROM search",
+    )
+    .bind(time - SLACK)
+    .fetch_one(connection)
+    .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_a_type_a_family_or_everything() {
+        for good in ["*", "invoice.paid", "invoice.*", "v1.billing.meter.*", "invoice"] {
+            assert_eq!(good.parse(), Ok(Pattern::new(good)));
+        }
+        for bad in ["", ".*", "in*ce", "invoice*", "*.*", "**", "invoice paid", "a.*.b", " *"] {
+            assert_eq!(bad.parse::<Pattern>(), Err(NotAPattern), "{bad:?}");
+        }
+    }
+}
