@@ -13,6 +13,7 @@ mod rebuild;
 mod replay;
 mod serve;
 mod table;
+mod tail;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Psql(psql::PsqlArgs),
     Handlers(handlers::HandlersArgs),
     Rebuild(rebuild::RebuildArgs),
+    Tail(tail::TailArgs),
     Replay(replay::ReplayArgs),
     #[command(hide = true)]
     Fixtures(fixtures::FixturesArgs),
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
             Command::Psql(args) => psql::run(&args),
             Command::Handlers(args) => handlers::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Fixtures(args) => fixtures::run(&args),
         }

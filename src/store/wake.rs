@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
@@ -27,6 +28,8 @@ impl Listener {
         // A pool of its own for each connection, because sqlx's listener can be had in no other way,
         // and its own way of connecting again does not cover every error (launchbadge/sqlx#4014).
         let connect = async {
+            // First in the plain way, which says what is wrong; a pool only says that time ran out.
+            direct.connect().await?.close().await?;
             let mut listener = PgListener::connect_with(&direct.pool(1)).await?;
             listener.eager_reconnect(false);
             listener.listen_all([CHANNEL, CONSUMERS_CHANNEL]).await?;

@@ -123,11 +123,15 @@ async fn without_a_database_the_interval_still_passes_and_the_reason_is_told() {
     waker.next().await;
     assert!(began.elapsed() >= Duration::from_millis(50));
     let told = async {
-        while !matches!(wake.listening(), Listening::No(Some(_))) {
-            waker.next().await;
+        loop {
+            match wake.listening() {
+                Listening::No(Some(why)) => break why,
+                _ => waker.next().await,
+            }
         }
     };
-    timeout(SOON, told).await.expect("a reason");
+    let why = timeout(SOON, told).await.expect("a reason");
+    assert!(why.contains("refused"), "{why}");
 }
 
 #[tokio::test]
@@ -153,16 +157,22 @@ async fn a_peer_that_vanished_without_a_word_is_noticed() {
     assert!(matches!(heard, Err(sqlx::Error::Io(_))), "{heard:?}");
 }
 
-/// Passes one connection on until `frozen`; then says nothing more, and keeps it open.
+/// Passes connections on until `frozen`; then says nothing more, and keeps them open.
 async fn proxy(server: String, frozen: CancellationToken) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut near, _) = listener.accept().await.unwrap();
-        let mut far = TcpStream::connect(server).await.unwrap();
-        let copy = tokio::io::copy_bidirectional(&mut near, &mut far);
-        let _ = frozen.run_until_cancelled(copy).await;
-        std::future::pending::<()>().await;
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = TcpStream::connect(&server).await.unwrap();
+            let frozen = frozen.clone();
+            tokio::spawn(async move {
+                let copy = tokio::io::copy_bidirectional(&mut near, &mut far);
+                if frozen.run_until_cancelled(copy).await.is_none() {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
     });
     address
 }

@@ -4,6 +4,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;
 
 use std::net::TcpListener;
 use std::path::Path;
