@@ -10,9 +10,6 @@ use time::{Duration, OffsetDateTime};
 use super::StoreError;
 use super::handlers::Pattern;
 
-/// Most positions that one page looks at, whether or not their events fit.
-const POSITIONS: i64 = 1000;
-
 /// Most bytes of bodies in one page, but for the last one, which may cross it.
 const BODIES: i64 = 4 << 20;
 
@@ -91,35 +88,37 @@ pub struct Page {
     pub reached: Option<i64>,
 }
 
-/// The next events after a position. Small whatever the log holds: at most `POSITIONS` events and
-/// little more than `BODIES` bytes, so a page may be empty where the log goes on.
+/// The next events after a position. Small whatever the log holds: a page looks at 1,000 positions,
+/// and takes little more than [`BODIES`] bytes. So it may be empty where the log goes on.
 pub async fn page(
     connection: &mut PgConnection,
     after: i64,
     wanted: &Wanted,
 ) -> Result<Page, StoreError> {
+    // LIMIT 1 makes it look each event up by its key: a plain join was seen to read the whole log.
+    // The first limit is no parameter, or the planner expects a tenth of the log, and compiles.
     let rows = sqlx::query(
         "WITH scanned AS MATERIALIZED (
              SELECT position, created, id FROM tollgate.positions
-             WHERE position > $1 ORDER BY position LIMIT $2
+             WHERE position > $1 ORDER BY position LIMIT 1000
          ), fitting AS MATERIALIZED (
              SELECT s.position, l.*,
-                    CASE WHEN $6 THEN sum(octet_length(l.raw)) OVER (ORDER BY s.position) - octet_length(l.raw)
+                    CASE WHEN $5 THEN sum(octet_length(l.raw)) OVER (ORDER BY s.position) - octet_length(l.raw)
                          ELSE 0 END AS bytes_before
-             FROM scanned s JOIN tollgate.event_log l USING (created, id)
-             WHERE (l.type = ANY ($3) OR l.type ^@ ANY ($4)) AND ($5 IS NULL OR l.received_at >= $5)
+             FROM scanned s CROSS JOIN LATERAL (
+                 SELECT e.* FROM tollgate.event_log e WHERE (e.created, e.id) = (s.created, s.id) LIMIT 1) l
+             WHERE (l.type = ANY ($2) OR l.type ^@ ANY ($3)) AND ($4 IS NULL OR l.received_at >= $4)
          ), page AS (
-             SELECT coalesce((SELECT min(position) - 1 FROM fitting WHERE bytes_before >= $7),
+             SELECT coalesce((SELECT min(position) - 1 FROM fitting WHERE bytes_before >= $6),
                              (SELECT max(position) FROM scanned)) AS reached
          )
          SELECT p.reached, f.position, f.id::text, f.type::text, f.object_type::text, f.object_id::text,
                 f.account::text, f.livemode, f.api_version::text, f.created, f.received_at,
-                CASE WHEN $6 THEN f.raw END AS raw
+                CASE WHEN $5 THEN f.raw END AS raw
          FROM page p LEFT JOIN fitting f ON f.position <= p.reached
          ORDER BY f.position",
     )
     .bind(after)
-    .bind(POSITIONS)
     .bind(&wanted.types)
     .bind(&wanted.families)
     .bind(wanted.since)
@@ -171,7 +170,9 @@ pub async fn position_before(
                     CASE WHEN m.received_at < $1 THEN s.high ELSE (s.low + s.high) / 2 END
              FROM search s LEFT JOIN LATERAL (
                  SELECT p.position, l.received_at
-                 FROM tollgate.positions p JOIN tollgate.event_log l USING (created, id)
+                 FROM tollgate.positions p CROSS JOIN LATERAL (
+                     SELECT e.received_at FROM tollgate.event_log e
+                     WHERE (e.created, e.id) = (p.created, p.id) LIMIT 1) l
                  WHERE p.position > (s.low + s.high) / 2 ORDER BY p.position LIMIT 1) m ON true
              WHERE s.low < s.high
          )
