@@ -6,7 +6,7 @@ ARGS ?=
 # another user, who could not enter a home directory.
 export TOLLGATE_TEST_DIR ?= /tmp/tollgate-test-$(shell id -u)
 
-.PHONY: help demo test bench lint fixtures postgres stop-test-postgres
+.PHONY: help demo test bench lint fixtures postgres test-tools stop-test-postgres
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -14,7 +14,7 @@ help: ## Show this list
 demo: postgres ## See it work: make demo ARGS=--once ends after the summary
 	cargo run --locked --quiet -- demo $(ARGS)
 
-test: postgres ## Run every test
+test: postgres test-tools ## Run every test
 	@status=0; cargo test --locked --no-fail-fast || status=$$?; scripts/stop-test-postgres; exit $$status
 
 bench: postgres ## Measure ingest; make bench ARGS='--connections 1,64' for a part of it
@@ -30,6 +30,9 @@ fixtures: ## Write fixtures/events anew
 
 postgres: ## Make sure that there is a Postgres to run, and what is needed to build
 	@scripts/ensure-tools
+
+test-tools: ## Make sure of what tests of consumers need: NATS, Node.js, Python, psql
+	@scripts/ensure-test-tools
 
 stop-test-postgres: ## Stop the Postgres that tests leave running for the next run
 	@scripts/stop-test-postgres
