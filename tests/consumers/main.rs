@@ -1,4 +1,4 @@
-//! What happens to events after COMMIT, seen from outside: real targets, and the tools that users
+//! Consumers seen from outside: claims in SQL, deliveries to real targets, and the tools that users
 //! put behind them.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
@@ -6,4 +6,5 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod nats;
 mod push_signature;

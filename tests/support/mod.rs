@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod load;
+pub mod nats;
 pub mod postgres;
 pub mod process;
 pub mod wire;
