@@ -318,9 +318,25 @@ async fn dropping_the_target_closes_its_connection() {
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(PATIENT, stream.read_to_end(&mut rest)).await;
     closed.expect("an end").unwrap();
-    // And nobody knocks again: the client's reconnecting went with it.
-    let knock = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await;
-    assert!(knock.is_err());
+}
+
+#[tokio::test]
+async fn after_a_target_with_a_lost_connection_nobody_keeps_knocking() {
+    let listener = mute_server().await;
+    let target = target(&format!("nats://{}", listener.local_addr().unwrap()), PATIENT);
+    let delivery = delivery("evt_1", "{}");
+    let close = async { drop(greet_and_hear(&listener).await) };
+    let (attempt, ()) = tokio::join!(target.deliver(&delivery), close);
+    assert_eq!(attempt.verdict, RETRY);
+    assert!(attempt.error.contains("connection lost"), "{}", attempt.error);
+    drop(target);
+    // The client library tries once more, at once, and then gives up.
+    let knocks = async {
+        for _ in 0..3 {
+            drop(listener.accept().await.unwrap());
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(500), knocks).await.is_err());
 }
 
 async fn greet_and_hear(listener: &tokio::net::TcpListener) -> tokio::net::TcpStream {
@@ -346,13 +362,14 @@ async fn a_login_that_is_refused_is_named_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_token_logs_in() {
-    let Some(server) = NatsServer::start("authorization { token: \"s3cret\" }").await else {
-        return;
-    };
-    let target = target(&format!("nats://s3cret@{}", server.address), PATIENT);
-    let attempt = target.deliver(&delivery("evt_1", "{}")).await;
-    assert!(attempt.error.contains("no stream takes"), "logged in, but: {}", attempt.error);
+async fn a_token_logs_in_but_tls_is_not_done_without() {
+    let token = "authorization { token: \"s3cret\" }";
+    let Some(server) = NatsServer::start(token).await else { return };
+    for (scheme, outcome) in [("nats", "no stream takes"), ("tls", "cannot connect to tls://")] {
+        let target = target(&format!("{scheme}://s3cret@{}", server.address), PATIENT);
+        let attempt = target.deliver(&delivery("evt_1", "{}")).await;
+        assert!(attempt.error.contains(outcome), "{}", attempt.error);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::io::{Write, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -13,7 +14,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use super::process::free_address;
+/// An address that stays ours while nobody listens on it: below the ports that systems hand out by
+/// themselves (Linux from 32,768, others from 49,152), and of this process alone.
+fn own_address() -> SocketAddr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number =
+            std::process::id().wrapping_mul(50).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(number % 12_000).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 /// Where it is: on `PATH`, or where Debian has it, which is not on every user's.
 fn program() -> Option<PathBuf> {
@@ -42,7 +56,7 @@ impl NatsServer {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let address = free_address();
+        let address = own_address();
         let store = folder.path().join("store");
         let lines = format!(
             "listen: \"{address}\"\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
