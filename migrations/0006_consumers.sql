@@ -258,7 +258,8 @@ BEGIN
     WHILE _low < _high LOOP
         _middle := _low + (_high - _low) / 2;
         SELECT p.position, l.received_at INTO _next
-        FROM tollgate.positions p JOIN tollgate.event_log l USING (created, id)
+        FROM tollgate.positions p CROSS JOIN LATERAL (
+            SELECT e.received_at FROM tollgate.event_log e WHERE e.created = p.created AND e.id = p.id OFFSET 0) l
         WHERE p.position > _middle ORDER BY p.position LIMIT 1;
         IF NOT FOUND OR _next.received_at >= _time - _slack THEN
             _high := _middle;
@@ -267,7 +268,8 @@ BEGIN
         END IF;
     END LOOP;
     FOR _next IN SELECT p.position, l.received_at
-                 FROM tollgate.positions p JOIN tollgate.event_log l USING (created, id)
+                 FROM tollgate.positions p CROSS JOIN LATERAL (
+                     SELECT e.received_at FROM tollgate.event_log e WHERE e.created = p.created AND e.id = p.id OFFSET 0) l
                  WHERE p.position > _low ORDER BY p.position LOOP
         IF _next.received_at >= _time THEN
             RETURN _next.position - 1;

@@ -2,6 +2,28 @@
 
 -- Attempts of targets ------------------------------------------------------------------------
 
+CREATE FUNCTION tollgate.take_bodies(_name text, _max int)
+    RETURNS TABLE (claim bigint, due timestamptz, "position" bigint, attempt int, id text, type text, account text, livemode boolean, raw bytea)
+LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- A statement of its own, as the next one must see events that are committed up to now.
+    _taken record := tollgate.take(_name, _max);
+BEGIN
+    RETURN QUERY
+    SELECT _taken.claim, _taken.due, n.position, n.attempt, l.id::text, l.type::text, l.account::text, l.livemode, l.raw
+    FROM (SELECT) one
+    LEFT JOIN LATERAL (
+        SELECT u.position, u.attempt FROM unnest(_taken.positions, _taken.attempts) AS u (position, attempt) ORDER BY u.position) n ON true
+    LEFT JOIN LATERAL (
+        SELECT e.* FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
+        WHERE p.position = n.position OFFSET 0) l ON true;
+END
+$$;
+COMMENT ON FUNCTION tollgate.take_bodies IS 'tollgate.take with the events'' bodies, in the order of their positions; one row without an event if there are none';
+
 CREATE FUNCTION tollgate.turn_breaker(
     _target tollgate.targets, _delivered int, _failed int, _not_before interval, INOUT _progress tollgate.consumer_progress
 ) LANGUAGE plpgsql AS $$
@@ -15,7 +37,7 @@ BEGIN
         _progress.breaker_failures := least(_progress.breaker_failures + _failed, 1000000);
         IF _progress.breaker = 'half_open' OR (_progress.breaker = 'closed' AND _progress.breaker_failures >= _target.breaker_after) THEN
             _progress.breaker := 'open';
-            _progress.breaker_until := clock_timestamp() + greatest(coalesce(_not_before, '0'),
+            _progress.breaker_until := clock_timestamp() + greatest(_not_before,
                 least('5 minutes', _target.breaker_wait * power(2, least(_progress.breaker_opened, 30))) * (0.8 + 0.4 * random()));
             _progress.breaker_opened := _progress.breaker_opened + 1;
         END IF;
@@ -69,7 +91,7 @@ BEGIN
             _failed := _failed + (_fail.verdict <> 'refused')::int;
             PERFORM tollgate.keep_failures(_consumer, _number, ARRAY[_fail.position], ARRAY[_open.keys[_at]], _fail.error,
                 -- Not sooner than the target asks for, and not sooner than if it did not ask.
-                greatest(least(make_interval(secs => _fail.retry_in), '1 day'), tollgate.retry_wait(_consumer, _fail.attempt)),
+                greatest(make_interval(secs => least(coalesce(_fail.retry_in, 0), 86400)), tollgate.retry_wait(_consumer, _fail.attempt)),
                 _fail.verdict = 'refused', false);
             PERFORM tollgate.leave_claim(_open, ARRAY[_fail.position], (_at IS NULL)::int);
             SELECT * INTO _open FROM tollgate.claims c WHERE c.slot = _open.slot;
@@ -89,7 +111,7 @@ BEGIN
     breaker_was := _progress.breaker;
     IF _target.consumer IS NOT NULL AND (_failed > 0 OR _progress.breaker <> 'closed' OR _progress.breaker_failures > 0) THEN
         _progress := tollgate.turn_breaker(_target, _delivered, _failed,
-            (SELECT make_interval(secs => least(max(r), 300)) FROM unnest(_retry_in) r), _progress);
+            (SELECT make_interval(secs => least(coalesce(max(r), 0), 300)) FROM unnest(_retry_in) r), _progress);
         UPDATE tollgate.consumer_progress p SET breaker = _progress.breaker, breaker_until = _progress.breaker_until,
             breaker_failures = _progress.breaker_failures, breaker_opened = _progress.breaker_opened
         WHERE p.consumer = _name;
@@ -200,33 +222,38 @@ $$;
 COMMENT ON FUNCTION tollgate.check_lease IS 'Raises if attempts of a target might outlast their lease';
 
 CREATE FUNCTION tollgate.set_target(
-    consumer text, url text, secrets text[] DEFAULT NULL, timeout interval DEFAULT '10 seconds', concurrency int DEFAULT 16,
-    rate double precision DEFAULT NULL, burst int DEFAULT NULL, subject text DEFAULT 'stripe',
-    breaker_after int DEFAULT 10, breaker_wait interval DEFAULT '5 seconds'
+    consumer text, url text DEFAULT NULL, secrets text[] DEFAULT NULL, timeout interval DEFAULT NULL, concurrency int DEFAULT NULL,
+    rate double precision DEFAULT NULL, burst int DEFAULT NULL, subject text DEFAULT NULL,
+    breaker_after int DEFAULT NULL, breaker_wait interval DEFAULT NULL
 ) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    _kind    text := CASE WHEN set_target.url ~ '^(nats|tls)://' THEN 'nats' ELSE 'push' END;
-    _secrets text[] := CASE WHEN _kind = 'nats' THEN '{}' ELSE coalesce(set_target.secrets,
-        (SELECT t.secrets FROM tollgate.targets t WHERE t.consumer = set_target.consumer AND t.kind = 'push'),
-        -- 244 random bits.
-        ARRAY['whsec_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')]) END;
+    _t tollgate.targets;
 BEGIN
     PERFORM tollgate.lock_consumer(set_target.consumer);
-    INSERT INTO tollgate.targets AS t (consumer, kind, url, secrets, subject, timeout, concurrency, rate, burst, breaker_after, breaker_wait)
-    VALUES (set_target.consumer, _kind, set_target.url, _secrets, set_target.subject, set_target.timeout, set_target.concurrency,
-            set_target.rate, coalesce(set_target.burst, CASE WHEN set_target.rate IS NOT NULL THEN ceil(greatest(set_target.rate, 1))::int END),
-            set_target.breaker_after, set_target.breaker_wait)
-    ON CONFLICT (consumer) DO UPDATE SET kind = excluded.kind, url = excluded.url, secrets = excluded.secrets, subject = excluded.subject,
-        timeout = excluded.timeout, concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst,
-        breaker_after = excluded.breaker_after, breaker_wait = excluded.breaker_wait, changed_at = clock_timestamp();
+    SELECT * INTO _t FROM tollgate.targets t WHERE t.consumer = set_target.consumer;
+    _t.consumer := set_target.consumer;
+    _t.url := coalesce(set_target.url, _t.url);
+    _t.kind := CASE WHEN _t.url ~ '^(nats|tls)://' THEN 'nats' ELSE 'push' END;
+    _t.secrets := CASE WHEN _t.kind = 'nats' THEN '{}' ELSE coalesce(set_target.secrets, nullif(_t.secrets, '{}'),
+        ARRAY['whsec_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')]) END; -- 244 random bits
+    _t.subject := coalesce(set_target.subject, _t.subject, 'stripe');
+    _t.timeout := coalesce(set_target.timeout, _t.timeout, '10 seconds');
+    _t.concurrency := coalesce(set_target.concurrency, _t.concurrency, 16);
+    _t.rate := nullif(coalesce(set_target.rate, _t.rate), 0);
+    _t.burst := CASE WHEN _t.rate IS NOT NULL THEN coalesce(set_target.burst, _t.burst, ceil(_t.rate)::int) END;
+    _t.breaker_after := coalesce(set_target.breaker_after, _t.breaker_after, 10);
+    _t.breaker_wait := coalesce(set_target.breaker_wait, _t.breaker_wait, '5 seconds');
+    _t.changed_at := clock_timestamp();
+    DELETE FROM tollgate.targets t WHERE t.consumer = set_target.consumer;
+    INSERT INTO tollgate.targets SELECT _t.*;
     UPDATE tollgate.consumer_progress p SET breaker = 'closed', breaker_until = NULL, breaker_failures = 0, breaker_opened = 0,
         tokens = 0, tokens_at = '-infinity' WHERE p.consumer = set_target.consumer;
     PERFORM tollgate.check_lease(set_target.consumer);
-    RETURN _secrets[1];
+    RETURN _t.secrets[1];
 END
 $$;
-COMMENT ON FUNCTION tollgate.set_target IS 'Has the gateway deliver a consumer''s events: POST to an http(s) URL, or to NATS JetStream at nats://. Replaces what was set before, but keeps the secrets unless new ones are given. Returns the signing secret of a push, made here if none is given';
+COMMENT ON FUNCTION tollgate.set_target IS 'Has the gateway deliver a consumer''s events: POST to an http(s) URL, or to NATS JetStream at nats://. What is not given stays as it is, or is 10 seconds, 16 at once, no rate (0 takes one away), a breaker that opens after 10 failures in a row for 5 seconds. Returns the first signing secret of a push, made here if none is given';
 
 CREATE FUNCTION tollgate.unset_target(consumer text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -363,8 +390,10 @@ BEGIN
     IF _newest - _after > 10000 THEN
         RETURN _newest - _after; -- counting would take longer than the answer is worth
     END IF;
-    RETURN (SELECT count(*) FROM tollgate.positions p JOIN tollgate.event_log l ON l.created = p.created AND l.id = p.id
-            WHERE p.position > _after AND l.type LIKE ANY (tollgate.likes(_types)));
+    RETURN (SELECT count(*) FROM tollgate.positions p CROSS JOIN LATERAL (
+                SELECT FROM tollgate.event_log e
+                WHERE e.created = p.created AND e.id = p.id AND e.type LIKE ANY (tollgate.likes(_types)) OFFSET 0) l
+            WHERE p.position > _after);
 END
 $$;
 COMMENT ON FUNCTION tollgate.unread_events IS 'How many events of these types come after a position; beyond 10000 positions not counted but reckoned from positions, of all types';

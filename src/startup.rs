@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::consume::push::PrivateTargets;
+use crate::consume::supervisor::Supervisor;
+use crate::consume::wake::Wake;
 use crate::embedded::{self, Postgres};
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
@@ -164,8 +167,9 @@ pub struct Gateway {
     server: JoinHandle<std::io::Result<()>>,
     server_handle: ServerHandle,
     lanes: Arc<Lanes>,
-    maintenance: JoinHandle<()>,
-    maintenance_stop: CancellationToken,
+    /// Maintenance, retries, deliveries to consumers.
+    background: JoinHandle<()>,
+    background_stop: CancellationToken,
     phase: Phase,
     pool: PgPool,
     drain: Duration,
@@ -224,19 +228,15 @@ impl Gateway {
         warn_of_unsafe_server(&pool).await;
         let commit = Arc::new(commit_options(&settings, Arc::clone(&hooks)));
         let lanes = Arc::new(lanes(&settings, commit, &backend.database));
-        let maintenance_stop = CancellationToken::new();
-        let rescue = Rescue::new(backend.direct.clone(), hooks).run(maintenance_stop.clone());
-        let stop = maintenance_stop.clone();
-        let duties = maintain::run(pool.clone(), settings.retention, clock.clone(), stop);
-        let maintenance = tokio::spawn(async move {
-            tokio::join!(duties, rescue);
-        });
+        let background_stop = CancellationToken::new();
+        let (background, wake) =
+            in_background(&settings, &pool, &backend.direct, &clock, hooks, &background_stop);
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
             lanes: Arc::clone(&lanes),
             phase: phase.clone(),
-            wake: None,
+            wake: Some(wake),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
         let intake = Intake {
@@ -272,8 +272,8 @@ impl Gateway {
             server: tokio::spawn(server),
             server_handle,
             lanes,
-            maintenance,
-            maintenance_stop,
+            background,
+            background_stop,
             phase,
             pool,
             drain: settings.drain,
@@ -310,12 +310,14 @@ impl Gateway {
         self.listener.stop(self.server_handle).await;
         self.server.await.context("the HTTP server failed")??;
         let written = timeout(self.shutdown_timeout, self.lanes.drain()).await;
-        self.maintenance_stop.cancel();
-        let maintained = timeout(self.shutdown_timeout, self.maintenance).await;
+        self.background_stop.cancel();
+        let ended = timeout(self.shutdown_timeout, self.background).await;
         drop(timeout(self.shutdown_timeout, self.pool.close()).await);
         self.backend.close().await?;
         written.context("the writers did not finish in time")?;
-        maintained.context("maintenance did not finish in time")?.context("maintenance failed")?;
+        ended
+            .context("background work did not finish in time")?
+            .context("background work failed")?;
         tracing::info!("stopped");
         Ok(())
     }
@@ -337,6 +339,35 @@ fn commit_options(settings: &Settings, hooks: Hooks) -> CommitOptions {
         limit: writing.deadline / 3,
         hooks,
     }
+}
+
+/// Starts all that goes on beside deliveries: maintenance, retries, consumers.
+fn in_background(
+    settings: &Settings,
+    pool: &PgPool,
+    direct: &Database,
+    clock: &Clock,
+    hooks: Hooks,
+    stop: &CancellationToken,
+) -> (JoinHandle<()>, Wake) {
+    let rescue = Rescue::new(direct.clone(), hooks).run(stop.clone());
+    let duties = maintain::run(pool.clone(), settings.retention, clock.clone(), stop.clone());
+    let (wake, listening) = Wake::start(direct.clone(), settings.consuming.poll, stop.clone());
+    let supervisor = Supervisor {
+        pool: pool.clone(),
+        wake: wake.clone(),
+        private: private_targets(settings.consuming.allow_private),
+        clock: clock.clone(),
+    };
+    let consumers = supervisor.run(stop.clone());
+    let all = async move {
+        let ((), (), (), _) = tokio::join!(duties, rescue, consumers, listening);
+    };
+    (tokio::spawn(all), wake)
+}
+
+fn private_targets(allowed: bool) -> PrivateTargets {
+    if allowed { PrivateTargets::Allow } else { PrivateTargets::Refuse }
 }
 
 /// A server that forgets commits breaks the first promise, whatever the gateway does.

@@ -2,6 +2,8 @@
 //! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
 
 mod check;
+mod consumers;
+mod dead_letters;
 mod demo;
 mod fixtures;
 mod flags;
@@ -48,6 +50,8 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArgs),
     Psql(psql::PsqlArgs),
     Handlers(handlers::HandlersArgs),
+    Consumers(consumers::ConsumersArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
     Rebuild(rebuild::RebuildArgs),
     Tail(tail::TailArgs),
     Replay(replay::ReplayArgs),
@@ -71,6 +75,8 @@ pub fn main() -> ExitCode {
             Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::Psql(args) => psql::run(&args),
             Command::Handlers(args) => handlers::run(args).await,
+            Command::Consumers(args) => consumers::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Replay(args) => replay::run(args).await,

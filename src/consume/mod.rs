@@ -1,7 +1,10 @@
 //! What happens to an event after COMMIT: consumers' targets get it, at least once, in order where
 //! they ask for that. Who gets which event when is decided in the database (`store::consumers`).
 
+pub mod dead_letters;
+pub mod engine;
 pub mod nats;
 pub mod push;
+pub mod supervisor;
 pub mod target;
 pub mod wake;

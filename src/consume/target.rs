@@ -1,10 +1,10 @@
 //! The seam between the engine and what it delivers to: one attempt at one event. A new sink
 //! implements [`Target`]; claims, retries, breakers and dead letters are the engine's.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+pub use crate::store::consumers::{ANSWER_KEPT, Attempt, Verdict};
 
 /// One event on its way to a target.
 #[derive(Clone, Debug)]
@@ -21,35 +21,6 @@ pub struct Delivery {
     pub attempt: i32,
     /// The body as Stripe sent it.
     pub raw: Bytes,
-}
-
-/// What follows from an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The target has it.
-    Delivered,
-    /// Not now; the target may say how long to wait at least.
-    Retry { after: Option<Duration> },
-    /// Never: this event cannot be delivered to this target, whenever it is tried.
-    Refused,
-    /// The target wants no more events (410 Gone): the consumer is paused.
-    Gone,
-}
-
-/// Most bytes of an answer that are kept.
-pub const ANSWER_KEPT: usize = 2048;
-
-/// What came of one attempt, as it is kept in the history.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    pub verdict: Verdict,
-    /// The HTTP status, where there was one.
-    pub status: Option<u16>,
-    /// What went wrong, in a sentence; empty if nothing did.
-    pub error: String,
-    /// The beginning of the answer, at most [`ANSWER_KEPT`] bytes, made text.
-    pub answer: String,
-    pub took: Duration,
 }
 
 /// Where events are delivered to.

@@ -191,7 +191,7 @@ pub const ALL: &[Setting] = &[
     setting(
         "log",
         "TOLLGATE_LOG",
-        "info,actix_server=warn,sqlx=warn",
+        "info,actix_server=warn,async_nats=off,sqlx=warn",
         "Log filter, for example warn or tollgate=debug,info",
     ),
     setting("log_format", "TOLLGATE_LOG_FORMAT", "pretty", "pretty or json"),

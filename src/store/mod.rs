@@ -2,6 +2,8 @@
 //! Decides nothing: what to write and when is up to `ingest` and `maintain`.
 
 pub mod connect;
+pub mod consumer_admin;
+pub mod consumers;
 pub mod error;
 pub mod events;
 pub mod failures;

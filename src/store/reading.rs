@@ -5,17 +5,13 @@ use std::str::FromStr;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::StoreError;
 use super::handlers::Pattern;
 
 /// Most bytes of bodies in one page, but for the last one, which may cross it.
 const BODIES: i64 = 4 << 20;
-
-/// How far the order of `received_at` may differ from that of positions: an event is stamped when
-/// it is written and gets its position at the end of that transaction, which handlers make long.
-const SLACK: Duration = Duration::minutes(1);
 
 /// The text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,32 +151,14 @@ pub async fn latest(connection: &mut PgConnection) -> Result<i64, StoreError> {
         .await?)
 }
 
-/// A position before all events received at or after `time`, and not long before: the last one with
-/// an event that was received more than [`SLACK`] earlier, found by halving.
+/// The position after which come all events received at `time` or later. Some that were received
+/// before may come among them: positions are given at the end of a transaction.
 pub async fn position_before(
     connection: &mut PgConnection,
     time: OffsetDateTime,
 ) -> Result<i64, StoreError> {
-    // The answer lies in low..=high. What is not received early, or not there, lowers high.
-    Ok(sqlx::query_scalar(
-        "WITH RECURSIVE search (low, high) AS (
-             SELECT coalesce(min(position) - 1, 0), coalesce(max(position), 0) FROM tollgate.positions
-             UNION ALL
-             SELECT CASE WHEN m.received_at < $1 THEN m.position ELSE s.low END,
-                    CASE WHEN m.received_at < $1 THEN s.high ELSE (s.low + s.high) / 2 END
-             FROM search s LEFT JOIN LATERAL (
-                 SELECT p.position, l.received_at
-                 FROM tollgate.positions p CROSS JOIN LATERAL (
-                     SELECT e.received_at FROM tollgate.event_log e
-                     WHERE (e.created, e.id) = (p.created, p.id) LIMIT 1) l
-                 WHERE p.position > (s.low + s.high) / 2 ORDER BY p.position LIMIT 1) m ON true
-             WHERE s.low < s.high
-         )
-         SELECT max(low) FROM search",
-    )
-    .bind(time - SLACK)
-    .fetch_one(connection)
-    .await?)
+    let position = sqlx::query_scalar("SELECT tollgate.position_before($1)").bind(time);
+    Ok(position.fetch_one(connection).await?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,215 @@
+//! `tollgate dead-letters`: events that consumers could not take, to look at, retry or discard.
+//! When an event becomes one is decided in the database.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+use sqlx::postgres::PgDatabaseError;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::consumers::{connect, said};
+use super::flags::SettingFlags;
+use super::table;
+use crate::store::consumer_admin::{self, Selection};
+
+/// Most that are listed where nothing else is said.
+const SHOWN: i64 = 100;
+
+/// Look at, retry or discard events that consumers could not take
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tollgate dead-letters list --consumer app
+  tollgate dead-letters show app 4711
+  tollgate dead-letters retry app 4711
+  tollgate dead-letters retry app --since 2026-01-31T12:00:00Z
+  tollgate dead-letters discard app --all
+
+The events themselves stay in the log, whatever is done here.")]
+pub struct DeadLettersArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The newest
+    List {
+        /// Only this consumer's
+        #[arg(long)]
+        consumer: Option<String>,
+        /// Most that are listed
+        #[arg(long, default_value_t = SHOWN)]
+        limit: i64,
+        /// JSON, one array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: SettingFlags,
+    },
+    /// One, with the attempts at it
+    Show {
+        consumer: String,
+        position: i64,
+        /// JSON, one object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: SettingFlags,
+    },
+    /// Hand out again, with all their attempts
+    Retry(Which),
+    /// Forget
+    Discard(Which),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(id = "which", required = true, multiple = false, args = ["position", "since", "all"])]
+struct Which {
+    consumer: String,
+    /// This one
+    position: Option<i64>,
+    /// Those that died since: 2026-01-31T12:00:00Z
+    #[arg(long, value_parser = time_of)]
+    since: Option<OffsetDateTime>,
+    /// All of the consumer
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    flags: SettingFlags,
+}
+
+impl Which {
+    fn selection(&self) -> Selection<'_> {
+        Selection { consumer: &self.consumer, position: self.position, since: self.since }
+    }
+}
+
+fn time_of(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("expected a time such as 2026-01-31T12:00:00Z: {error}"))
+}
+
+pub async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
+    match args.action {
+        Action::List { consumer, limit, json, flags } => {
+            list(consumer.as_deref(), limit, json, &flags).await?;
+        }
+        Action::Show { consumer, position, json, flags } => {
+            show(&consumer, position, json, &flags).await?;
+        }
+        Action::Retry(which) => {
+            let mut connection = connect(&which.flags).await?;
+            let done = consumer_admin::retry_dead_letters(&mut connection, which.selection()).await;
+            told(said(done)?, &which, "will be tried again now")?;
+        }
+        Action::Discard(which) => {
+            let mut connection = connect(&which.flags).await?;
+            let done =
+                consumer_admin::discard_dead_letters(&mut connection, which.selection()).await;
+            told(said(done)?, &which, "discarded")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(count: i64, which: &Which, what: &str) -> anyhow::Result<()> {
+    if let (0, Some(position)) = (count, which.position) {
+        anyhow::bail!("{} has no dead letter at position {position}", which.consumer);
+    }
+    println!("{count} {what}");
+    Ok(())
+}
+
+async fn list(
+    consumer: Option<&str>,
+    limit: i64,
+    json: bool,
+    flags: &SettingFlags,
+) -> anyhow::Result<()> {
+    let rows = said(
+        consumer_admin::dead_letters(&mut connect(flags).await?, consumer, None, limit).await,
+    )?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    let columns =
+        ["consumer", "position", "event_id", "type", "attempts", "reason", "died_at", "error"];
+    let mut lines = table::plain();
+    lines.set_header(columns.map(|name| name.replace('_', " ")));
+    for row in &rows {
+        lines.add_row(columns.map(|name| cell(row.get(name))));
+    }
+    println!("{}", table::text(&lines));
+    Ok(())
+}
+
+async fn show(
+    consumer: &str,
+    position: i64,
+    json: bool,
+    flags: &SettingFlags,
+) -> anyhow::Result<()> {
+    let mut connection = connect(flags).await?;
+    let letters = said(
+        consumer_admin::dead_letters(&mut connection, Some(consumer), Some(position), 1).await,
+    )?;
+    let Some(mut letter) = letters.into_iter().next() else {
+        anyhow::bail!("{consumer} has no dead letter at position {position}");
+    };
+    let attempts = said(consumer_admin::attempts(&mut connection, consumer, position).await)?;
+    if json {
+        let attempts = attempts.into_iter().map(Value::Object).collect();
+        letter.insert("history".to_owned(), Value::Array(attempts));
+        println!("{}", serde_json::to_string_pretty(&letter)?);
+        return Ok(());
+    }
+    for (name, value) in &letter {
+        println!("{:<10} {}", name.replace('_', " "), cell(Some(value)));
+    }
+    for attempt in &attempts {
+        let part = |name| cell(attempt.get(name));
+        println!(
+            "\nattempt {} at {}: {} {}",
+            part("attempt"),
+            part("at"),
+            part("verdict"),
+            part("status")
+        );
+        println!("  {}", part("error"));
+        for line in part("answer").lines() {
+            println!("  | {line}");
+        }
+    }
+    Ok(())
+}
+
+/// A value as text on a terminal. What others wrote may hold anything: control characters are shown
+/// and not obeyed.
+pub(super) fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(all)) => {
+            all.iter().map(|one| cell(Some(one))).collect::<Vec<_>>().join(" ")
+        }
+        Some(other) => other.to_string(),
+    };
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }
+        })
+        .collect()
+}
+
+/// What the database says, without the words around it, and what it suggests.
+pub(super) fn words(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
+    Some(match hint {
+        Some(hint) => format!("{} ({})", error.message(), hint.trim_end_matches('.')),
+        None => error.message().to_owned(),
+    })
+}

@@ -1,0 +1,140 @@
+//! Runs an engine for each consumer that has a target, as targets come, change and go.
+//! Any replica may deliver any consumer's events: nothing is divided up between them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::dead_letters;
+use super::engine::Engine;
+use super::nats::{NatsOptions, NatsTarget};
+use super::push::{PrivateTargets, PushOptions, PushTarget};
+use super::target::Target;
+use super::wake::Wake;
+use crate::clock::Clock;
+use crate::store::StoreError;
+use crate::store::consumers::{self, TargetKind, TargetRow};
+
+/// How often to look for new targets and dead letters.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Wait after a look that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What engines need, whichever target they have.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    pub pool: PgPool,
+    pub wake: Wake,
+    pub private: PrivateTargets,
+    pub clock: Clock,
+}
+
+#[derive(Debug)]
+struct Running {
+    row: TargetRow,
+    stop: CancellationToken,
+    engine: JoinHandle<()>,
+}
+
+impl Supervisor {
+    /// Keeps engines running until told to stop, and then until their attempts have ended.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut running = BTreeMap::new();
+        // Engines that were told to stop because their target changed or went.
+        let mut ending = JoinSet::new();
+        while !stop.is_cancelled() {
+            let pause = match self.look(&mut running, &mut ending).await {
+                Ok(()) => INTERVAL,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for targets and dead letters, trying again");
+                    RETRY
+                }
+            };
+            while ending.try_join_next().is_some() {}
+            // Only the sleep is cut short: a statement is always awaited to its end.
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+        for (_, Running { stop, engine, .. }) in running {
+            stop.cancel();
+            ending.spawn(engine);
+        }
+        while ending.join_next().await.is_some() {}
+    }
+
+    async fn look(
+        &self,
+        running: &mut BTreeMap<String, Running>,
+        ending: &mut JoinSet<Result<(), tokio::task::JoinError>>,
+    ) -> Result<(), StoreError> {
+        dead_letters::run_once(&self.pool).await?;
+        let targets = consumers::targets(&self.pool).await?;
+        running.retain(|_, it| {
+            let stays = targets.contains(&it.row) && !it.engine.is_finished();
+            if !stays {
+                it.stop.cancel();
+                let engine = std::mem::replace(&mut it.engine, tokio::spawn(async {}));
+                ending.spawn(engine);
+            }
+            stays
+        });
+        for row in targets {
+            if running.contains_key(&row.consumer) {
+                continue;
+            }
+            match self.target(&row) {
+                Ok(target) => {
+                    tracing::info!(consumer = row.consumer, kind = ?row.kind, "delivering");
+                    running.insert(row.consumer.clone(), self.start(row, target));
+                }
+                Err(problem) => {
+                    tracing::error!(
+                        consumer = row.consumer,
+                        problem,
+                        "paused: the target is unusable"
+                    );
+                    consumers::pause(&self.pool, &row.consumer, &problem).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, row: TargetRow, target: Arc<dyn Target>) -> Running {
+        let stop = CancellationToken::new();
+        let engine = Engine::new(self.pool.clone(), row.consumer.clone(), target, row.concurrency);
+        let engine = tokio::spawn(engine.run(self.wake.subscribe(), stop.clone()));
+        Running { row, stop, engine }
+    }
+
+    fn target(&self, row: &TargetRow) -> Result<Arc<dyn Target>, String> {
+        fn text(error: impl std::fmt::Display) -> String {
+            error.to_string()
+        }
+        match row.kind {
+            TargetKind::Push => {
+                let secrets = row.secrets.iter().map(|secret| secret.parse().map_err(text));
+                let options = PushOptions {
+                    url: row.url.parse().map_err(text)?,
+                    secrets: secrets.collect::<Result<_, _>>()?,
+                    timeout: row.timeout,
+                    connections: row.concurrency,
+                };
+                let target = PushTarget::new(options, self.private, self.clock.clone());
+                Ok(Arc::new(target.map_err(text)?))
+            }
+            TargetKind::Nats => {
+                let options = NatsOptions {
+                    url: row.url.parse().map_err(text)?,
+                    prefix: row.subject.clone(),
+                    timeout: row.timeout,
+                };
+                Ok(Arc::new(NatsTarget::new(options)))
+            }
+        }
+    }
+}
