@@ -97,7 +97,7 @@ DECLARE
     _fresh bigint[] := '{}';
     _keys  bigint[] := '{}';
 BEGIN
-    IF NOT _open.fresh <@ _positions THEN
+    IF cardinality(_positions) < cardinality(_open.fresh) OR NOT _open.fresh <@ _positions THEN
         SELECT array_agg(f.position ORDER BY f.at), array_agg(f.key ORDER BY f.at) INTO _fresh, _keys
         FROM unnest(_open.fresh, _open.keys) WITH ORDINALITY AS f (position, key, at)
         WHERE f.position <> ALL (_positions);
@@ -114,7 +114,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tollgate.leave_claim IS 'Takes settled events out of a claim, so many of them redelivered ones; the row is free when nothing is left';
+COMMENT ON FUNCTION tollgate.leave_claim IS 'Takes settled events out of a claim, null for all, so many of them redelivered ones; the row is free when nothing is left';
 
 CREATE FUNCTION tollgate.end_leases(_consumer tollgate.consumers, _at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -142,11 +142,6 @@ DECLARE
     _now  timestamptz := clock_timestamp();
     _live bigint[];
 BEGIN
-    alone := false;
-    IF NOT EXISTS (SELECT FROM tollgate.deliveries d
-                   WHERE d.consumer = _consumer.name AND d.state = 'waiting' AND d.next_attempt <= _now) THEN
-        RETURN;
-    END IF;
     _live := ARRAY(SELECT k FROM tollgate.claims c, unnest(c.keys) k WHERE c.consumer = _consumer.name AND k IS NOT NULL);
     SELECT array_agg(n.position), array_agg(n.attempts + 1), bool_or(n.lost > 1) INTO positions, attempts, alone FROM (
         SELECT d.position, d.attempts, d.lost, first_value(d.lost) OVER w AS first_lost, row_number() OVER w AS number
@@ -298,11 +293,15 @@ BEGIN
         RETURN;
     END IF;
 
-    _again := tollgate.due_again(_consumer, _room);
-    positions := coalesce(_again.positions, '{}');
-    attempts := coalesce(_again.attempts, '{}');
-    _room := _room - cardinality(positions);
-    IF _room > 0 AND NOT _again.alone THEN
+    positions := '{}';
+    attempts := '{}';
+    IF EXISTS (SELECT FROM tollgate.deliveries d WHERE d.consumer = _name AND d.state = 'waiting' AND d.next_attempt <= _now) THEN
+        _again := tollgate.due_again(_consumer, _room);
+        positions := coalesce(_again.positions, '{}');
+        attempts := coalesce(_again.attempts, '{}');
+        _room := CASE WHEN _again.alone THEN 0 ELSE _room - cardinality(positions) END;
+    END IF;
+    IF _room > 0 THEN
         IF _consumer.ordering = 'object' THEN
             SELECT * INTO _picked FROM tollgate.pick_ordered(_consumer, _progress, _room);
             _fresh := _picked.fresh;
@@ -353,6 +352,12 @@ END
 $$;
 COMMENT ON FUNCTION tollgate.take IS 'Makes a claim: the events to deliver now and the number of the attempt at each; nulls if there are none, with the time when some will be due if that is known';
 
+CREATE FUNCTION tollgate.json_of(_body text) RETURNS json
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- not STRICT, which would keep it from being inlined
+    RETURN CASE WHEN strpos(_body, '\u0000') = 0 THEN _body
+                ELSE regexp_replace(_body, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g') END::json;
+COMMENT ON FUNCTION tollgate.json_of IS 'tollgate.payload, of a body that has been made text already';
+
 CREATE FUNCTION tollgate.claim(consumer text, max int DEFAULT 100)
     RETURNS TABLE (claim bigint, "position" bigint, event_id text, type text, object_type text, object_id text, account text,
                    livemode boolean, api_version text, created timestamptz, received_at timestamptz, attempt int, payload json)
@@ -370,10 +375,12 @@ BEGIN
     _taken := tollgate.take(claim.consumer, claim.max);
     RETURN QUERY
     SELECT _taken.claim, n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
-           l.livemode, l.api_version::text, l.created, l.received_at, n.attempt, tollgate.payload(l.raw)
+           l.livemode, l.api_version::text, l.created, l.received_at, n.attempt, tollgate.json_of(l.body)
     FROM (SELECT u.position, u.attempt FROM unnest(_taken.positions, _taken.attempts) AS u (position, attempt) ORDER BY u.position) n
     CROSS JOIN LATERAL (
-        SELECT e.* FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
+        SELECT e.id, e.type, e.object_type, e.object_id, e.account, e.livemode, e.api_version, e.created, e.received_at,
+               convert_from(e.raw, 'UTF8') AS body
+        FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
         WHERE p.position = n.position OFFSET 0) l;
 END
 $$;
@@ -397,7 +404,7 @@ BEGIN
             PERFORM tollgate.release_objects(_open.consumer, _keys);
         END IF;
     END IF;
-    PERFORM tollgate.leave_claim(_open, coalesce(_positions, _open.fresh), _done);
+    PERFORM tollgate.leave_claim(_open, _positions, _done);
     RETURN _done;
 END
 $$;
