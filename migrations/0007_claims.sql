@@ -358,12 +358,40 @@ CREATE FUNCTION tollgate.json_of(_body text) RETURNS json
                 ELSE regexp_replace(_body, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g') END::json;
 COMMENT ON FUNCTION tollgate.json_of IS 'tollgate.payload, of a body that has been made text already';
 
+CREATE FUNCTION tollgate.payload_or_null(_raw bytea) RETURNS json LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    RETURN tollgate.payload(_raw);
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tollgate.payload_or_null IS 'An event''s body as json; null if Postgres cannot make json of it, of nesting some thousand deep, say. An error would keep a consumer from ever getting past that event';
+
+CREATE FUNCTION tollgate.claimed_events(_positions bigint[], _attempts int[], _doubtful boolean)
+    RETURNS TABLE ("position" bigint, event_id text, type text, object_type text, object_id text, account text,
+                   livemode boolean, api_version text, created timestamptz, received_at timestamptz, attempt int, payload json)
+LANGUAGE plpgsql STABLE
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
+           l.livemode, l.api_version::text, l.created, l.received_at, n.attempt,
+           CASE WHEN _doubtful THEN tollgate.payload_or_null(l.raw) ELSE tollgate.json_of(l.body) END
+    FROM (SELECT u.position, u.attempt FROM unnest(_positions, _attempts) AS u (position, attempt) ORDER BY u.position) n
+    CROSS JOIN LATERAL (
+        SELECT e.*, convert_from(e.raw, 'UTF8') AS body
+        FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
+        WHERE p.position = n.position OFFSET 0) l;
+END
+$$;
+COMMENT ON FUNCTION tollgate.claimed_events IS 'Events at these positions as workers get them. Fails if Postgres cannot make json of one, unless told to look at each by itself';
+
 CREATE FUNCTION tollgate.claim(consumer text, max int DEFAULT 100)
     RETURNS TABLE (claim bigint, "position" bigint, event_id text, type text, object_type text, object_id text, account text,
                    livemode boolean, api_version text, created timestamptz, received_at timestamptz, attempt int, payload json)
-LANGUAGE plpgsql
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
-AS $$
+LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     _taken record;
@@ -373,18 +401,14 @@ BEGIN
             ERRCODE = 'TG013', HINT = 'tollgate.unset_target ends that; or make a consumer of your own.';
     END IF;
     _taken := tollgate.take(claim.consumer, claim.max);
-    RETURN QUERY
-    SELECT _taken.claim, n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
-           l.livemode, l.api_version::text, l.created, l.received_at, n.attempt, tollgate.json_of(l.body)
-    FROM (SELECT u.position, u.attempt FROM unnest(_taken.positions, _taken.attempts) AS u (position, attempt) ORDER BY u.position) n
-    CROSS JOIN LATERAL (
-        SELECT e.id, e.type, e.object_type, e.object_id, e.account, e.livemode, e.api_version, e.created, e.received_at,
-               convert_from(e.raw, 'UTF8') AS body
-        FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
-        WHERE p.position = n.position OFFSET 0) l;
+    BEGIN
+        RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, false) e;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, true) e;
+    END;
 END
 $$;
-COMMENT ON FUNCTION tollgate.claim IS 'Hands out a batch of events, in the order of their positions; no rows if there is nothing to do now. Commit, do the work, then tollgate.ack or tollgate.nack, before the lease runs out. No other worker gets them until then';
+COMMENT ON FUNCTION tollgate.claim IS 'Hands out a batch of events, in the order of their positions; no rows if there is nothing to do now. Commit, do the work, then tollgate.ack or tollgate.nack, before the lease runs out. No other worker gets them until then. payload is null if Postgres cannot make json of the body, which is in tollgate.events all the same';
 
 -- Settling -----------------------------------------------------------------------------------
 
