@@ -50,7 +50,9 @@ $$;
 COMMENT ON FUNCTION tollgate.release_objects IS 'Lets the first of the events that wait behind others of these objects go, if it is first now. The consumer must be locked';
 
 CREATE FUNCTION tollgate.retry_wait(_consumer tollgate.consumers, _attempts int) RETURNS interval LANGUAGE sql AS $$
-    SELECT least(_consumer.retry_most, _consumer.retry_first * power(2, least(_attempts - 1, 30))) * (0.8 + 0.4 * random())
+    -- In seconds: an interval of days, doubled so often, is out of range.
+    SELECT make_interval(secs => (0.8 + 0.4 * random()) * least(extract(epoch FROM _consumer.retry_most)::float8,
+        extract(epoch FROM _consumer.retry_first)::float8 * power(2, least(_attempts - 1, 30))))
 $$;
 COMMENT ON FUNCTION tollgate.retry_wait IS 'How long to wait after so many failed attempts: doubled each time up to the most, give or take a fifth so that what failed together does not come back together';
 
