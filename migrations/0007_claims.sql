@@ -273,6 +273,12 @@ BEGIN
     IF _max IS NULL OR _max < 1 THEN
         RAISE EXCEPTION 'at least one event must be asked for, not %', coalesce(_max::text, 'null') USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- With a snapshot from before the lock, an event could be put behind one that is settled by now,
+    -- and nobody would let it go.
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION 'events are claimed in a transaction of level read committed, not %', current_setting('transaction_isolation') USING
+            ERRCODE = 'invalid_transaction_state', HINT = 'Claim in a transaction of its own; acknowledge in one of any level.';
+    END IF;
     SELECT * INTO _consumer FROM tollgate.consumers c WHERE c.name = _name;
     IF _consumer.paused_at IS NOT NULL THEN
         RETURN;
