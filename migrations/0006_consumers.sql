@@ -281,7 +281,9 @@ COMMENT ON FUNCTION tollgate.position_before IS 'The position after which come a
 
 CREATE FUNCTION tollgate.starting_point(_start text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF _start = 'earliest' THEN
+    IF _start IS NULL THEN
+        RAISE data_exception; -- not latest, which loses what the caller meant
+    ELSIF _start = 'earliest' THEN
         RETURN 0;
     ELSIF _start = 'latest' THEN
         RETURN (SELECT coalesce(max(p.position), 0) FROM tollgate.positions p);
