@@ -181,6 +181,8 @@ DECLARE
     _old      text := (SELECT c.ordering FROM tollgate.consumers c WHERE c.name = alter_consumer.name);
 BEGIN
     IF alter_consumer.ordering <> _old THEN
+        -- Of workers that died; while the consumer is paused nobody else takes these back.
+        PERFORM tollgate.end_leases(c, clock_timestamp()) FROM tollgate.consumers c WHERE c.name = alter_consumer.name;
         IF EXISTS (SELECT FROM tollgate.claims k WHERE k.consumer = alter_consumer.name AND k.claim IS NOT NULL) THEN
             RAISE EXCEPTION 'consumer % has events in flight', quote_literal(alter_consumer.name) USING
                 ERRCODE = 'object_in_use', HINT = 'Pause it, wait until in_flight in tollgate.consumer_status is 0, then change the ordering.';
