@@ -366,6 +366,24 @@ CREATE FUNCTION tollgate.json_of(_body text) RETURNS json
                 ELSE regexp_replace(_body, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g') END::json;
 COMMENT ON FUNCTION tollgate.json_of IS 'tollgate.payload, of a body that has been made text already';
 
+CREATE FUNCTION tollgate.forget_gone(_claim bigint) RETURNS int LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    _open tollgate.claims := tollgate.open_claim(_claim, true);
+    _gone bigint[] := ARRAY(
+        SELECT n.position
+        FROM (SELECT unnest(_open.fresh) UNION ALL
+              SELECT d.position FROM tollgate.deliveries d WHERE d.claim = _claim AND d.state = 'claimed') AS n (position)
+        WHERE NOT EXISTS (SELECT FROM tollgate.positions p JOIN tollgate.event_log l ON l.created = p.created AND l.id = p.id
+                          WHERE p.position = n.position));
+BEGIN
+    PERFORM tollgate.ack_events(_open, _gone);
+    RETURN cardinality(_gone);
+END
+$$;
+COMMENT ON FUNCTION tollgate.forget_gone IS 'Settles what retention has dropped of a claim: no worker can do it, and what waits behind it may go on. Returns how many';
+
 CREATE FUNCTION tollgate.payload_or_null(_raw bytea) RETURNS json LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
     RETURN tollgate.payload(_raw);
@@ -403,17 +421,26 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     _taken record;
+    _given int;
+    _until timestamptz := clock_timestamp() + '250 milliseconds';
 BEGIN
     IF EXISTS (SELECT FROM tollgate.targets t WHERE t.consumer = claim.consumer) THEN
         RAISE EXCEPTION 'the gateway itself delivers the events of consumer %', quote_literal(claim.consumer) USING
             ERRCODE = 'TG013', HINT = 'tollgate.unset_target ends that; or make a consumer of your own.';
     END IF;
-    _taken := tollgate.take(claim.consumer, claim.max);
-    BEGIN
-        RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, false) e;
-    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-        RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, true) e;
-    END;
+    LOOP
+        _taken := tollgate.take(claim.consumer, claim.max);
+        BEGIN
+            RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, false) e;
+            GET DIAGNOSTICS _given = ROW_COUNT;
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, true) e;
+            GET DIAGNOSTICS _given = ROW_COUNT;
+        END;
+        EXIT WHEN _given = coalesce(cardinality(_taken.positions), 0);
+        PERFORM tollgate.forget_gone(_taken.claim);
+        EXIT WHEN _given > 0 OR clock_timestamp() > _until;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION tollgate.claim IS 'Hands out a batch of events, in the order of their positions; no rows if there is nothing to do now. Commit, do the work, then tollgate.ack or tollgate.nack, before the lease runs out. No other worker gets them until then. payload is null if Postgres cannot make json of the body, which is in tollgate.events all the same';
