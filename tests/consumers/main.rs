@@ -1,10 +1,18 @@
-//! Consumers seen from outside: claims in SQL, deliveries to real targets, and the tools that users
-//! put behind them.
+//! Consumers seen from outside: claims in SQL, deliveries to real targets, workers that die, and the
+//! tools that users put behind them.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod changes;
+mod claims;
+mod killed;
+mod leases;
 mod nats;
+mod order;
+mod property;
 mod push_signature;
+mod reading;
+mod seed;
