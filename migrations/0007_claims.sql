@@ -393,31 +393,12 @@ END
 $$;
 COMMENT ON FUNCTION tollgate.payload_or_null IS 'An event''s body as json; null if Postgres cannot make json of it, of nesting some thousand deep, say. An error would keep a consumer from ever getting past that event';
 
-CREATE FUNCTION tollgate.claimed_events(_positions bigint[], _attempts int[], _doubtful boolean)
-    RETURNS TABLE ("position" bigint, event_id text, type text, object_type text, object_id text, account text,
-                   livemode boolean, api_version text, created timestamptz, received_at timestamptz, attempt int, payload json)
-LANGUAGE plpgsql STABLE
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
-AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    SELECT n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
-           l.livemode, l.api_version::text, l.created, l.received_at, n.attempt,
-           CASE WHEN _doubtful THEN tollgate.payload_or_null(l.raw) ELSE tollgate.json_of(l.body) END
-    FROM (SELECT u.position, u.attempt FROM unnest(_positions, _attempts) AS u (position, attempt) ORDER BY u.position) n
-    CROSS JOIN LATERAL (
-        SELECT e.*, convert_from(e.raw, 'UTF8') AS body
-        FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
-        WHERE p.position = n.position OFFSET 0) l;
-END
-$$;
-COMMENT ON FUNCTION tollgate.claimed_events IS 'Events at these positions as workers get them. Fails if Postgres cannot make json of one, unless told to look at each by itself';
-
-CREATE FUNCTION tollgate.claim(consumer text, max int DEFAULT 100)
+CREATE FUNCTION tollgate.claim(consumer text, max int DEFAULT 100, bodies boolean DEFAULT true)
     RETURNS TABLE (claim bigint, "position" bigint, event_id text, type text, object_type text, object_id text, account text,
                    livemode boolean, api_version text, created timestamptz, received_at timestamptz, attempt int, payload json)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
 #variable_conflict use_column
 DECLARE
     _taken record;
@@ -430,20 +411,25 @@ BEGIN
     END IF;
     LOOP
         _taken := tollgate.take(claim.consumer, claim.max);
-        BEGIN
-            RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, false) e;
-            GET DIAGNOSTICS _given = ROW_COUNT;
-        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-            RETURN QUERY SELECT _taken.claim, e.* FROM tollgate.claimed_events(_taken.positions, _taken.attempts, true) e;
-            GET DIAGNOSTICS _given = ROW_COUNT;
-        END;
+        RETURN QUERY
+        SELECT _taken.claim, n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
+               l.livemode, l.api_version::text, l.created, l.received_at, n.attempt,
+               -- Too short to be nested too deep, and the other way takes a subtransaction.
+               CASE WHEN NOT claim.bodies THEN NULL
+                    WHEN octet_length(l.raw) < 8192 THEN tollgate.json_of(l.body) ELSE tollgate.payload_or_null(l.raw) END
+        FROM (SELECT u.position, u.attempt FROM unnest(_taken.positions, _taken.attempts) AS u (position, attempt) ORDER BY u.position) n
+        CROSS JOIN LATERAL (
+            SELECT e.*, CASE WHEN claim.bodies THEN convert_from(e.raw, 'UTF8') END AS body
+            FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
+            WHERE p.position = n.position OFFSET 0) l;
+        GET DIAGNOSTICS _given = ROW_COUNT;
         EXIT WHEN _given = coalesce(cardinality(_taken.positions), 0);
         PERFORM tollgate.forget_gone(_taken.claim);
         EXIT WHEN _given > 0 OR clock_timestamp() > _until;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tollgate.claim IS 'Hands out a batch of events, in the order of their positions; no rows if there is nothing to do now. Commit, do the work, then tollgate.ack or tollgate.nack, before the lease runs out. No other worker gets them until then. payload is null if Postgres cannot make json of the body, which is in tollgate.events all the same';
+COMMENT ON FUNCTION tollgate.claim IS 'Hands out a batch of events, in the order of their positions; no rows if there is nothing to do now. Commit, do the work, then tollgate.ack or tollgate.nack, before the lease runs out. No other worker gets them until then. payload is null if Postgres cannot make json of the body, which is in tollgate.events all the same, and without bodies, which take most of the time';
 
 -- Settling -----------------------------------------------------------------------------------
 

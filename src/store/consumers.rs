@@ -123,10 +123,20 @@ pub async fn take(pool: &PgPool, consumer: &str, most: usize) -> Result<Taken, S
         });
         return Ok(Taken::Nothing { due_in });
     };
-    // Retention may have dropped an event meanwhile; it is left to the end of the lease.
-    let kept =
-        rows.iter().filter(|row| row.try_get::<Option<&str>, _>("id").is_ok_and(|id| id.is_some()));
-    Ok(Taken::Batch { claim, events: kept.map(event).collect::<Result<_, _>>()? })
+    let kept: Vec<_> = rows.iter().filter(|row| is_kept(row)).collect();
+    if kept.len() < rows.len() {
+        // Retention has dropped some meanwhile: nobody can deliver those.
+        within(pool, LIMIT, async |connection| {
+            let forget = sqlx::query("SELECT tollgate.forget_gone($1)");
+            forget.bind(claim).execute(connection).await
+        })
+        .await?;
+    }
+    Ok(Taken::Batch { claim, events: kept.into_iter().map(event).collect::<Result<_, _>>()? })
+}
+
+fn is_kept(row: &PgRow) -> bool {
+    row.try_get::<Option<&str>, _>("id").is_ok_and(|id| id.is_some())
 }
 
 fn event(row: &PgRow) -> Result<TakenEvent, sqlx::Error> {
