@@ -6,7 +6,7 @@ ARGS ?=
 # another user, who could not enter a home directory.
 export TOLLGATE_TEST_DIR ?= /tmp/tollgate-test-$(shell id -u)
 
-.PHONY: help demo test bench lint fixtures postgres test-tools stop-test-postgres
+.PHONY: help demo test bench bench-consume lint fixtures postgres test-tools stop-test-postgres
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -19,6 +19,9 @@ test: postgres test-tools ## Run every test
 
 bench: postgres ## Measure ingest; make bench ARGS='--connections 1,64' for a part of it
 	cargo bench --locked --bench ingest -- $(ARGS)
+
+bench-consume: postgres ## Measure claims beside the usual queues, and the latency of pushes
+	cargo bench --locked --bench consume -- $(ARGS)
 
 lint: ## Formatting, clippy and docs, with warnings denied
 	cargo fmt --check

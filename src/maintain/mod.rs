@@ -1,6 +1,7 @@
 //! What must be done to the log now and then, one file per duty. Each has an interval, a bound on
 //! what it does at once, and a `run_once` that a test can step. Every replica runs all of them.
 
+pub mod history;
 pub mod partitions;
 pub mod rescue;
 pub mod retention;
@@ -23,7 +24,8 @@ pub async fn run(pool: PgPool, keep: Option<Duration>, clock: Clock, stop: Cance
     loop {
         let made = partitions::run_once(&pool, &clock).await;
         let dropped = retention::run_once(&pool, keep, &clock).await;
-        let pause = match made.and(dropped) {
+        let forgotten = history::run_once(&pool, &clock).await;
+        let pause = match made.and(dropped).and(forgotten) {
             Ok(()) => INTERVAL,
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed, trying again in a minute");
