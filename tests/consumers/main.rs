@@ -8,6 +8,7 @@ mod support;
 
 mod changes;
 mod claims;
+mod examples;
 mod killed;
 mod leases;
 mod nats;
