@@ -11,6 +11,7 @@ mod claims;
 mod examples;
 mod killed;
 mod leases;
+mod model;
 mod nats;
 mod order;
 mod property;
