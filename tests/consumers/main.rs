@@ -6,15 +6,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod breaker;
 mod changes;
 mod claims;
+mod deliveries;
 mod examples;
 mod killed;
 mod leases;
 mod model;
 mod nats;
+mod nats_gateway;
 mod order;
 mod property;
 mod push_signature;
 mod reading;
+mod receiver;
+mod replicas;
+mod scene;
 mod seed;
