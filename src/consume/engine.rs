@@ -59,7 +59,8 @@ impl Engine {
         }
     }
 
-    /// Delivers until told to stop; attempts under way are then awaited and settled.
+    /// Delivers until told to stop; attempts under way are then awaited and settled. Ends by itself
+    /// when the consumer is dropped: there is nothing to settle then, however often it is tried.
     pub async fn run(mut self, mut waker: Waker, stop: CancellationToken) {
         loop {
             // Database work is never cut short: a statement that is cancelled may have been done.
@@ -69,6 +70,10 @@ impl Engine {
                 Err(error) => Err(error),
             };
             if let Err(error) = worked {
+                if consumers::is_dropped(&error) {
+                    tracing::info!(consumer = self.consumer, "the consumer was dropped");
+                    return;
+                }
                 tracing::warn!(consumer = self.consumer, %error, "cannot claim or settle, trying again");
                 self.hungry = true;
                 tokio::time::sleep(RETRY).await;

@@ -14,6 +14,15 @@ use super::connect::within;
 /// Longest wait for a statement. It is short by nature; a lock that somebody holds may make it long.
 const LIMIT: Duration = Duration::from_secs(15);
 
+/// Raised by the functions for a consumer that is not there.
+const NO_SUCH_CONSUMER: &str = "TG010";
+
+/// Whether the error says that there is no such consumer (any more).
+pub fn is_dropped(error: &StoreError) -> bool {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return false };
+    error.code().as_deref() == Some(NO_SUCH_CONSUMER)
+}
+
 /// Where a consumer's events are delivered to: a row of `tollgate.targets`.
 #[derive(Clone, PartialEq)]
 pub struct TargetRow {

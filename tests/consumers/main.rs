@@ -24,3 +24,4 @@ mod receiver;
 mod replicas;
 mod scene;
 mod seed;
+mod target_changes;

@@ -95,6 +95,9 @@ impl Logged {
             .args(flags)
             .env("STRIPE_WEBHOOK_SECRET", support::SECRET)
             .env("DATABASE_URL", database_url)
+            // A word about which would be in the log.
+            .env_remove("TOLLGATE_TEST_DIR")
+            .env_remove("TOLLGATE_TEST_DATABASE_URL")
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
