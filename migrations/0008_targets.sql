@@ -9,9 +9,15 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- A statement of its own, as the next one must see events that are committed up to now.
-    _taken record := tollgate.take(_name, _max);
+    _taken record;
 BEGIN
+    PERFORM tollgate.lock_consumer(_name);
+    -- A gateway that has not noticed yet takes nothing from the workers.
+    IF NOT EXISTS (SELECT FROM tollgate.targets t WHERE t.consumer = _name) THEN
+        RETURN;
+    END IF;
+    -- A statement of its own, as the next one must see events that are committed up to now.
+    _taken := tollgate.take(_name, _max);
     RETURN QUERY
     SELECT _taken.claim, _taken.due, n.position, n.attempt, l.id::text, l.type::text, l.account::text, l.livemode, l.raw
     FROM (SELECT) one
@@ -22,7 +28,7 @@ BEGIN
         WHERE p.position = n.position OFFSET 0) l ON true;
 END
 $$;
-COMMENT ON FUNCTION tollgate.take_bodies IS 'tollgate.take with the events'' bodies, in the order of their positions; one row without an event if there are none';
+COMMENT ON FUNCTION tollgate.take_bodies IS 'tollgate.take with the events'' bodies, in the order of their positions; one row without an event if there are none, no row without a target';
 
 CREATE FUNCTION tollgate.turn_breaker(
     _target tollgate.targets, _delivered int, _failed int, _not_before interval, INOUT _progress tollgate.consumer_progress

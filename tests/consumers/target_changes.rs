@@ -34,6 +34,27 @@ async fn a_new_url_takes_over_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_its_target_a_consumer_is_at_once_its_workers_own() {
+    let app = App::spawn().await;
+    let receiver = Receiver::start().await;
+    receiver.answer(|_| Reply::status(200).after(Duration::from_millis(200)));
+    push_to(&app.pool, &receiver, "", ", concurrency => 2").await;
+    record(&app.pool, 0, 50, 50).await;
+    receiver.until_delivered(2).await;
+    run(&app.pool, "SELECT tollgate.unset_target('app')").await;
+    let claims = "SELECT sum(generation) FROM tollgate.claims";
+    let claimed = ask(&app.pool, claims).await;
+    sleep(NOTICED).await;
+    assert_eq!(ask(&app.pool, claims).await, claimed, "the gateway claimed without a target");
+    // What was under way was settled, and the rest waits for workers.
+    let delivered = receiver.delivered().len();
+    assert_eq!(receiver.requests().len(), delivered);
+    let left = ask(&app.pool, "SELECT count(*) FROM tollgate.claim('app', 100)").await;
+    assert_eq!(left, (50 - delivered).to_string());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_dropped_under_way_ends_quietly() {
     let url = postgres::fresh_database().await;
     let gateway = Logged::start(&url, &[]).await;
