@@ -326,7 +326,11 @@ BEGIN
     END IF;
 
     IF positions = '{}' AND _fresh = '{}' THEN
-        due := least(due, (SELECT min(d.next_attempt) FROM tollgate.deliveries d WHERE d.consumer = _name AND d.state = 'waiting'));
+        -- Not when there is room for more, where there is nothing to give: an idle consumer with a
+        -- rate would ask for each token. And nothing that was due and waits for its object: what it
+        -- waits for will be settled.
+        due := (SELECT min(d.next_attempt) FROM tollgate.deliveries d
+                WHERE d.consumer = _name AND d.state = 'waiting' AND d.next_attempt > _now);
         -- What fits none of the types is passed over; not written down each time, or a quiet
         -- consumer would write for every event of the others.
         IF _changed OR _progress.cursor > _old_cursor + 1000 THEN

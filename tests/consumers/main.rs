@@ -19,6 +19,7 @@ mod nats_gateway;
 mod order;
 mod property;
 mod push_signature;
+mod quiet;
 mod reading;
 mod receiver;
 mod replicas;

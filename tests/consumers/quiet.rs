@@ -1,0 +1,94 @@
+//! What waits, waits without work: nobody asks the database over and over; and is woken in time.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::time::{Instant, sleep};
+
+use crate::receiver::{Receiver, Reply};
+use crate::scene::{ask, push_to, record, run, until, until_settled};
+use crate::support::{App, event};
+
+/// Transactions in this database up to now; known to the server within a second of each.
+async fn transactions(pool: &PgPool) -> i64 {
+    let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+    ask(pool, sql).await.parse().unwrap()
+}
+
+/// Transactions within three seconds. Maintenance, health and looks for targets make a few.
+async fn transactions_in_3_s(pool: &PgPool) -> i64 {
+    let before = transactions(pool).await;
+    sleep(Duration::from_secs(3)).await;
+    transactions(pool).await - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_consumer_with_a_rate_is_idle() {
+    let app = App::spawn().await;
+    let receiver = Receiver::start().await;
+    push_to(&app.pool, &receiver, "", ", rate => 500, burst => 5").await;
+    record(&app.pool, 0, 20, 20).await;
+    until_settled(&app.pool).await;
+    let work = transactions_in_3_s(&app.pool).await;
+    assert!(work < 100, "{work} transactions in 3 s");
+    app.stop().await;
+}
+
+/// A dead letter that is retried while a later event of its object is under way waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_waits_for_its_object_is_idle() {
+    let app = App::spawn_with(&[("poll_interval", "1h")]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(|request| match request.event.as_str() {
+        "evt_0" => Reply::status(500),
+        _ => Reply::status(200).after(Duration::from_secs(4)),
+    });
+    push_to(&app.pool, &receiver, ", ordering => 'object', max_attempts => 1", "").await;
+    record(&app.pool, 0, 2, 1).await;
+    receiver.until("the second under way", |requests| requests.len() == 2).await;
+    receiver.answer(|_| Reply::status(200));
+    run(&app.pool, "SELECT tollgate.retry_dead_letters('app')").await;
+    let work = transactions_in_3_s(&app.pool).await;
+    assert!(work < 100, "{work} transactions in 3 s");
+    until_settled(&app.pool).await;
+    let events: Vec<_> = receiver.requests().into_iter().map(|request| request.event).collect();
+    assert_eq!(events, ["evt_0", "evt_1", "evt_0"]);
+    app.stop().await;
+}
+
+/// With an hour between polls, what comes in time comes by notification, or was known beforehand.
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_alone_are_enough() {
+    let app = App::spawn_with(&[("poll_interval", "1h")]).await;
+    let receiver = Receiver::start().await;
+    push_to(&app.pool, &receiver, "", "").await;
+    until(&app.pool, "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = current_database()").await;
+    app.deliver(event("evt_first")).await;
+    receiver.until_delivered(1).await;
+    let mut slowest = Duration::ZERO;
+    for n in 0..10 {
+        // Rests, so that nothing else wakes it.
+        sleep(Duration::from_millis(100)).await;
+        let began = Instant::now();
+        assert_eq!(app.deliver(event(&format!("evt_{n}"))).await.status, 200);
+        receiver.until_delivered(n + 2).await;
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polling_alone_is_enough() {
+    let app = App::spawn_with(&[("poll_interval", "200ms"), ("notify", "off")]).await;
+    let receiver = Receiver::start().await;
+    push_to(&app.pool, &receiver, "", "").await;
+    for n in 0..5 {
+        let began = Instant::now();
+        assert_eq!(app.deliver(event(&format!("evt_{n}"))).await.status, 200);
+        receiver.until_delivered(n + 1).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    app.stop().await;
+}
