@@ -337,6 +337,9 @@ BEGIN
             UPDATE tollgate.consumer_progress p SET cursor = _progress.cursor, held = _progress.held, held_keys = _progress.held_keys
             WHERE p.consumer = _name;
         END IF;
+        IF _progress.cursor > _old_cursor + 1000 THEN
+            due := _now; -- reading takes turns with others: there may be more of the log
+        END IF;
         RETURN;
     END IF;
 

@@ -79,6 +79,25 @@ async fn notifications_alone_are_enough() {
     app.stop().await;
 }
 
+/// What a consumer has no use for is read through at one go, however much it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_of_other_types_is_no_obstacle() {
+    let app = App::spawn_with(&[("poll_interval", "1h")]).await;
+    let receiver = Receiver::start().await;
+    let sql = "BEGIN;
+        INSERT INTO tollgate.event_log (created, id, endpoint, account, livemode, type, source, raw)
+        SELECT '2026-01-01Z', 'evt_' || n, 'default', '', false, 'thing.done', 'webhook', '{}' FROM generate_series(1, 150000) n;
+        INSERT INTO tollgate.positions (position, created, id)
+        SELECT nextval('tollgate.position_seq'), '2026-01-01Z', 'evt_' || n FROM generate_series(1, 150000) n;
+        COMMIT";
+    run(&app.pool, sql).await;
+    app.deliver(event("evt_wanted")).await;
+    push_to(&app.pool, &receiver, ", types => '{invoice.*}'", "").await;
+    receiver.until_delivered(1).await;
+    assert_eq!(receiver.requests()[0].event, "evt_wanted");
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_alone_is_enough() {
     let app = App::spawn_with(&[("poll_interval", "200ms"), ("notify", "off")]).await;
