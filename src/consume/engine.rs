@@ -150,8 +150,8 @@ impl Engine {
                 self.look_at = due_in.map(|wait| Instant::now() + wait);
             }
             Taken::Batch { claim, events } => {
-                // Fewer than wanted: that was all, until something changes.
-                self.hungry = events.len() == most;
+                // Still hungry, also if these are fewer than wanted: the rest may be behind others of
+                // their objects, or wait for the rate or a retry, and the next look tells how long.
                 for event in events {
                     let target = Arc::clone(&self.target);
                     self.under_way.spawn(attempt(target, self.consumer.clone(), claim, event));

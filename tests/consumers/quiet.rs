@@ -79,6 +79,30 @@ async fn notifications_alone_are_enough() {
     app.stop().await;
 }
 
+/// A slow attempt holds up neither the rate, nor what is due meanwhile, nor other objects.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_attempt_holds_up_nobody_else() {
+    let app = App::spawn_with(&[("poll_interval", "1h")]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(|request| match (request.event.as_str(), request.attempt) {
+        ("evt_0", _) => Reply::status(200).after(Duration::from_secs(6)),
+        ("evt_101", 1) => Reply::status(500),
+        _ => Reply::status(200),
+    });
+    // Thirty of one object, the first of them slow; then six of others, one of which fails once.
+    record(&app.pool, 0, 30, 1).await;
+    record(&app.pool, 101, 107, 1000).await;
+    let consumer = ", ordering => 'object', retry_first => '1 second'";
+    push_to(&app.pool, &receiver, consumer, ", rate => 5, burst => 1").await;
+    receiver.until("the slow one under way", |requests| !requests.is_empty()).await;
+    receiver.until_delivered(6).await;
+    let slow = receiver.requests()[0].clone();
+    assert_eq!((slow.event.as_str(), slow.ended), ("evt_0", None), "the others came behind it");
+    until_settled(&app.pool).await;
+    receiver.assert_in_order();
+    app.stop().await;
+}
+
 /// What a consumer has no use for is read through at one go, however much it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_log_of_other_types_is_no_obstacle() {
