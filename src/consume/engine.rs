@@ -63,9 +63,10 @@ impl Engine {
     /// when the consumer is dropped: there is nothing to settle then, however often it is tried.
     pub async fn run(mut self, mut waker: Waker, stop: CancellationToken) {
         loop {
+            let stopping = stop.is_cancelled();
             // Database work is never cut short: a statement that is cancelled may have been done.
             let worked = match self.settle().await {
-                Ok(()) if stop.is_cancelled() => Ok(()),
+                Ok(()) if stopping => Ok(()),
                 Ok(()) => self.fill().await,
                 Err(error) => Err(error),
             };
@@ -79,10 +80,10 @@ impl Engine {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            if stop.is_cancelled() && self.under_way.is_empty() && self.done.is_empty() {
+            if stopping && self.under_way.is_empty() && self.done.is_empty() {
                 return;
             }
-            self.wait(&mut waker, &stop).await;
+            self.wait(&mut waker, &stop, stopping).await;
         }
     }
 
@@ -97,8 +98,9 @@ impl Engine {
         Ok(attempts)
     }
 
-    /// Until something ended, or there may be something to claim.
-    async fn wait(&mut self, waker: &mut Waker, stop: &CancellationToken) {
+    /// Until something ended, or there may be something to claim; or until `stop`, unless that is
+    /// known already, when something must be under way.
+    async fn wait(&mut self, waker: &mut Waker, stop: &CancellationToken, stopping: bool) {
         let look_at = self.look_at;
         let due = async {
             match look_at {
@@ -106,7 +108,7 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
-        let room = self.room() > 0 && !stop.is_cancelled();
+        let room = self.room() > 0 && !stopping;
         tokio::select! {
             Some(ended) = self.under_way.join_next() => {
                 self.note(ended);
@@ -117,7 +119,7 @@ impl Engine {
             }
             () = waker.next(), if room => self.hungry = true,
             () = due, if room => self.hungry = true,
-            () = stop.cancelled(), if !stop.is_cancelled() => {}
+            () = stop.cancelled(), if !stopping => {}
         }
     }
 
@@ -206,7 +208,7 @@ impl Engine {
             tracing::warn!(
                 consumer,
                 events = settled.stale,
-                "settled too late: the lease had run out"
+                "settled too late: the lease had run out, or the consumer was reset"
             );
         }
     }
@@ -232,4 +234,33 @@ async fn attempt(
     };
     let attempt = target.deliver(&delivery).await;
     Settlement { claim, position, number, attempt }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+
+    use super::super::wake::Wake;
+    use super::*;
+    use crate::store::connect::{Database, Route};
+
+    struct Never;
+
+    impl Target for Never {
+        fn deliver<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Attempt> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A stop may come between looking for one and waiting for it.
+    #[tokio::test]
+    async fn a_stop_that_comes_while_nothing_is_under_way_ends_the_wait() {
+        let stop = CancellationToken::new();
+        let nowhere = Database::new("postgres://127.0.0.1:1/none".parse().unwrap(), Route::Direct);
+        let (wake, _) = Wake::start(nowhere.clone(), Duration::from_hours(1), stop.clone());
+        let mut engine = Engine::new(nowhere.pool(1), "app".to_owned(), Arc::new(Never), 1);
+        let mut waker = wake.subscribe();
+        stop.cancel();
+        engine.wait(&mut waker, &stop, false).await;
+    }
 }
