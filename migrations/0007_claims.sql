@@ -288,6 +288,7 @@ BEGIN
     INTO _in_flight, _late FROM tollgate.claims c WHERE c.consumer = _name;
     IF _late THEN
         PERFORM tollgate.end_leases(_consumer, _now);
+        _now := clock_timestamp(); -- so that what was in them is due
         SELECT coalesce(sum(cardinality(c.fresh) + c.redelivered), 0) INTO _in_flight FROM tollgate.claims c WHERE c.consumer = _name;
     END IF;
     SELECT * INTO _target FROM tollgate.targets t WHERE t.consumer = _name;

@@ -316,20 +316,20 @@ async fn no_row_leaves_the_states() {
         assert_eq!(log.refusal(update).await, constraint, "{change}");
     }
     for (change, constraint) in [
-        ("claim = claim + 1", "claims_number"),
-        ("expires_at = NULL", "claims_open"),
-        ("keys = keys || 1::bigint", "claims_keys"),
-        ("redelivered = -1", "claims_redelivered"),
-        ("claim = NULL, expires_at = NULL, claimed_at = NULL", "claims_free"),
+        ("claim = claim + 1", "claims_well_formed"),
+        ("expires_at = NULL", "claims_well_formed"),
+        ("keys = keys || 1::bigint", "claims_well_formed"),
+        ("redelivered = -1", "claims_well_formed"),
+        ("claim = NULL, expires_at = NULL, claimed_at = NULL", "claims_well_formed"),
     ] {
         let update = format!("UPDATE tollgate.claims SET {change} WHERE fresh <> '{{}}'");
         assert_eq!(log.refusal(update).await, constraint, "{change}");
     }
     for (change, constraint) in [
-        ("cursor = -1", "consumer_progress_cursor"),
-        ("held = held || 1::bigint", "consumer_progress_held"),
-        ("breaker = 'open'", "consumer_progress_until"),
-        ("breaker = 'ajar'", "consumer_progress_breaker"),
+        ("cursor = -1", "consumer_progress_well_formed"),
+        ("held = held || 1::bigint", "consumer_progress_well_formed"),
+        ("breaker = 'open'", "consumer_progress_well_formed"),
+        ("breaker = 'ajar'", "consumer_progress_well_formed"),
     ] {
         assert_eq!(
             log.refusal(format!("UPDATE tollgate.consumer_progress SET {change}")).await,
