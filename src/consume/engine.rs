@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::target::{Attempt, Delivery, Target, Verdict};
 use super::wake::Waker;
 use crate::store::StoreError;
-use crate::store::consumers::{self, Settled, Settlement, Taken, TakenEvent};
+use crate::store::consumers::{self, Settled, Settlement, Taken};
 
 /// Most events that one claim takes: it bounds the bodies in memory, with the concurrency.
 const MOST_AT_ONCE: usize = 64;
@@ -155,8 +155,7 @@ impl Engine {
                 // Still hungry, also if these are fewer than wanted: the rest may be behind others of
                 // their objects, or wait for the rate or a retry, and the next look tells how long.
                 for event in events {
-                    let target = Arc::clone(&self.target);
-                    self.under_way.spawn(attempt(target, self.consumer.clone(), claim, event));
+                    self.under_way.spawn(attempt(Arc::clone(&self.target), claim, event));
                 }
             }
         }
@@ -214,53 +213,7 @@ impl Engine {
     }
 }
 
-async fn attempt(
-    target: Arc<dyn Target>,
-    consumer: String,
-    claim: i64,
-    event: TakenEvent,
-) -> Settlement {
-    let TakenEvent { position, event_id, event_type, account, livemode, attempt: number, raw } =
-        event;
-    let delivery = Delivery {
-        consumer,
-        position,
-        event_id,
-        event_type,
-        account,
-        livemode,
-        attempt: number,
-        raw,
-    };
+async fn attempt(target: Arc<dyn Target>, claim: i64, delivery: Delivery) -> Settlement {
     let attempt = target.deliver(&delivery).await;
-    Settlement { claim, position, number, attempt }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::future::BoxFuture;
-
-    use super::super::wake::Wake;
-    use super::*;
-    use crate::store::connect::{Database, Route};
-
-    struct Never;
-
-    impl Target for Never {
-        fn deliver<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Attempt> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    /// A stop may come between looking for one and waiting for it.
-    #[tokio::test]
-    async fn a_stop_that_comes_while_nothing_is_under_way_ends_the_wait() {
-        let stop = CancellationToken::new();
-        let nowhere = Database::new("postgres://127.0.0.1:1/none".parse().unwrap(), Route::Direct);
-        let (wake, _) = Wake::start(nowhere.clone(), Duration::from_hours(1), stop.clone());
-        let mut engine = Engine::new(nowhere.pool(1), "app".to_owned(), Arc::new(Never), 1);
-        let mut waker = wake.subscribe();
-        stop.cancel();
-        engine.wait(&mut waker, &stop, false).await;
-    }
+    Settlement { claim, position: delivery.position, number: delivery.attempt, attempt }
 }

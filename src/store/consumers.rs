@@ -86,17 +86,20 @@ pub async fn targets(pool: &PgPool) -> Result<Vec<TargetRow>, StoreError> {
     Ok(rows.iter().map(target).collect::<Result<_, _>>()?)
 }
 
-/// An event that was handed out.
+/// One event on its way to a consumer's target.
 #[derive(Clone, Debug)]
-pub struct TakenEvent {
+pub struct Delivery {
+    /// The consumer it is for.
+    pub consumer: String,
     pub position: i64,
     pub event_id: String,
     pub event_type: String,
+    /// The connected account; empty for the platform's own.
     pub account: String,
     pub livemode: bool,
     /// 1 for the first.
     pub attempt: i32,
-    /// The body as received.
+    /// The body as Stripe sent it.
     pub raw: Bytes,
 }
 
@@ -104,7 +107,7 @@ pub struct TakenEvent {
 #[derive(Clone, Debug)]
 pub enum Taken {
     /// Events, and the claim that they are held by.
-    Batch { claim: i64, events: Vec<TakenEvent> },
+    Batch { claim: i64, events: Vec<Delivery> },
     /// Nothing now; perhaps the wait until there will be something.
     Nothing { due_in: Option<Duration> },
 }
@@ -141,15 +144,19 @@ pub async fn take(pool: &PgPool, consumer: &str, most: usize) -> Result<Taken, S
         })
         .await?;
     }
-    Ok(Taken::Batch { claim, events: kept.into_iter().map(event).collect::<Result<_, _>>()? })
+    Ok(Taken::Batch {
+        claim,
+        events: kept.into_iter().map(|row| delivery(consumer, row)).collect::<Result<_, _>>()?,
+    })
 }
 
 fn is_kept(row: &PgRow) -> bool {
     row.try_get::<Option<&str>, _>("id").is_ok_and(|id| id.is_some())
 }
 
-fn event(row: &PgRow) -> Result<TakenEvent, sqlx::Error> {
-    Ok(TakenEvent {
+fn delivery(consumer: &str, row: &PgRow) -> Result<Delivery, sqlx::Error> {
+    Ok(Delivery {
+        consumer: consumer.to_owned(),
         position: row.try_get("position")?,
         event_id: row.try_get("id")?,
         event_type: row.try_get("type")?,
