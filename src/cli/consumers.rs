@@ -279,12 +279,11 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn alter(args: AlterArgs) -> anyhow::Result<()> {
     let AlterArgs { name, consumer, target, flags } = args;
     let mut connection = connect(&flags).await?;
-    said(consumer_admin::alter(&mut connection, &name, &consumer.options()).await)?;
-    if let Some(target) = target.options() {
-        let fresh = consumer_admin::secrets(&mut connection, &name).await?.is_empty();
-        let secret = said(consumer_admin::set_target(&mut connection, &name, &target).await)?;
-        tell_secret(secret.filter(|_| fresh));
-    }
+    // A secret that is known already is not shown again unasked.
+    let fresh = consumer_admin::secrets(&mut connection, &name).await?.is_empty();
+    let (options, target) = (consumer.options(), target.options());
+    let altered = consumer_admin::alter(&mut connection, &name, &options, target.as_ref()).await;
+    tell_secret(said(altered)?.filter(|_| fresh));
     println!("changed {name}");
     Ok(())
 }

@@ -52,7 +52,7 @@ pub async fn create(
     .bind(&options.ordering)
     .fetch_one(&mut *transaction)
     .await?;
-    alter(&mut transaction, name, options).await?;
+    alter_consumer(&mut transaction, name, options).await?;
     let secret = match target {
         Some(target) => set_target(&mut transaction, name, target).await?,
         None => None,
@@ -61,8 +61,52 @@ pub async fn create(
     Ok((cursor, secret))
 }
 
-/// Changes what is given.
+/// Changes what is given, all of it or nothing; returns the signing secret of a push.
 pub async fn alter(
+    connection: &mut PgConnection,
+    name: &str,
+    options: &ConsumerOptions,
+    target: Option<&TargetOptions>,
+) -> Result<Option<String>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let secret = match target {
+        None => {
+            alter_consumer(&mut transaction, name, options).await?;
+            None
+        }
+        // The lease is at least twice the timeout at all times: one that shrinks goes before the lease
+        // does, one that grows after it.
+        Some(target) if shortens(&mut transaction, name, target).await? => {
+            let secret = set_target(&mut transaction, name, target).await?;
+            alter_consumer(&mut transaction, name, options).await?;
+            secret
+        }
+        Some(target) => {
+            alter_consumer(&mut transaction, name, options).await?;
+            set_target(&mut transaction, name, target).await?
+        }
+    };
+    transaction.commit().await?;
+    Ok(secret)
+}
+
+/// Whether the target's timeout becomes shorter.
+async fn shortens(
+    connection: &mut PgConnection,
+    name: &str,
+    target: &TargetOptions,
+) -> Result<bool, sqlx::Error> {
+    let longer =
+        "SELECT timeout > make_interval(secs => $2) FROM tollgate.targets WHERE consumer = $1";
+    let longer: Option<Option<bool>> = sqlx::query_scalar(longer)
+        .bind(name)
+        .bind(target.timeout)
+        .fetch_optional(connection)
+        .await?;
+    Ok(longer.flatten() == Some(true))
+}
+
+async fn alter_consumer(
     connection: &mut PgConnection,
     name: &str,
     options: &ConsumerOptions,
@@ -84,7 +128,7 @@ pub async fn alter(
 }
 
 /// Has the gateway deliver; returns the signing secret of a push.
-pub async fn set_target(
+async fn set_target(
     connection: &mut PgConnection,
     name: &str,
     target: &TargetOptions,

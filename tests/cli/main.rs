@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
+mod consumers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail;

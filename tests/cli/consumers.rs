@@ -1,0 +1,222 @@
+//! `tollgate consumers` and `tollgate dead-letters` as a person or a script runs them: what they
+//! print, what they change, how they fail.
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::support::{App, event};
+use crate::{stderr, stdout, tollgate};
+
+/// Runs a command that must work; what it printed.
+fn done(app: &App, arguments: &[&str]) -> String {
+    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    stdout(&output)
+}
+
+/// Runs one that must fail, and print nothing but why; its exit code, and that.
+fn failed(app: &App, arguments: &[&str]) -> (i32, String) {
+    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
+    assert!(!output.status.success(), "{arguments:?}: {}", stdout(&output));
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    (output.status.code().unwrap(), stderr(&output))
+}
+
+fn json(app: &App, arguments: &[&str]) -> Value {
+    serde_json::from_str(&done(app, arguments)).unwrap()
+}
+
+async fn run(app: &App, sql: &str) {
+    app.pool.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+}
+
+async fn ask(app: &App, sql: &str) -> String {
+    let sql = format!("SELECT ({sql})::text");
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&app.pool).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_made_changed_paused_rewound_and_dropped() {
+    let app = App::spawn().await;
+    for n in 1..=3 {
+        app.deliver(event(&format!("evt_{n}"))).await;
+    }
+    let made = done(
+        &app,
+        &[
+            "consumers",
+            "create",
+            "mailer",
+            "--type",
+            "invoice.*",
+            "--type",
+            "charge.failed",
+            "--start",
+            "1",
+            "--ordering",
+            "object",
+            "--max-attempts",
+            "7",
+            "--lease",
+            "45s",
+            "--retry-first",
+            "1s",
+            "--retry-most",
+            "2m",
+        ],
+    );
+    assert_eq!(made, "made mailer, which begins after position 1\n");
+    let row = "SELECT (types, ordering, max_attempts, lease, retry_first, retry_most) FROM tollgate.consumers WHERE name = 'mailer'";
+    assert_eq!(
+        ask(&app, row).await,
+        r#"("{invoice.*,charge.failed}",object,7,00:00:45,00:00:01,00:02:00)"#
+    );
+    done(&app, &["consumers", "create", "other"]);
+
+    let text = done(&app, &["consumers", "list"]);
+    let mut lines = text.lines();
+    assert!(lines.next().unwrap().trim_start().starts_with("name"), "{text}");
+    let line: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        line[..6],
+        ["mailer", "sql", "running", "invoice.*", "charge.failed", "2"],
+        "{text}"
+    );
+    let listed = json(&app, &["consumers", "list", "mailer", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!((&listed[0]["name"], &listed[0]["lag_events"]), (&"mailer".into(), &2.into()));
+
+    assert_eq!(
+        done(&app, &["consumers", "pause", "mailer", "--because", "the move"]),
+        "paused mailer\n"
+    );
+    let text = done(&app, &["consumers", "list"]);
+    assert!(text.contains("mailer is paused: the move"), "{text}");
+    assert_eq!(done(&app, &["consumers", "resume", "mailer"]), "resumed mailer\n");
+    assert_eq!(
+        done(&app, &["consumers", "alter", "mailer", "--max-attempts", "3"]),
+        "changed mailer\n"
+    );
+    assert_eq!(
+        ask(&app, row).await,
+        r#"("{invoice.*,charge.failed}",object,3,00:00:45,00:00:01,00:02:00)"#
+    );
+    assert_eq!(
+        done(&app, &["consumers", "reset", "mailer", "--to", "earliest"]),
+        "mailer goes on after position 0\n"
+    );
+    assert_eq!(done(&app, &["consumers", "drop", "mailer"]), "dropped mailer\n");
+    assert_eq!(json(&app, &["consumers", "list", "--json"]).as_array().unwrap().len(), 1);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_set_changed_and_taken_away() {
+    let app = App::spawn().await;
+    let made = done(&app, &["consumers", "create", "app", "--url", "http://127.0.0.1:9/hook"]);
+    let secret =
+        made.lines().find_map(|line| line.strip_prefix("it is signed with ")).unwrap().to_owned();
+    assert!(secret.starts_with("whsec_") && secret.len() > 60, "{made}");
+    assert_eq!(done(&app, &["consumers", "secret", "app"]), format!("{secret}\n"));
+
+    // Its secret stays, and is not shown again unasked.
+    let changed = done(
+        &app,
+        &[
+            "consumers",
+            "alter",
+            "app",
+            "--concurrency",
+            "4",
+            "--rate",
+            "50",
+            "--url",
+            "http://127.0.0.1:9/new",
+        ],
+    );
+    assert_eq!(changed, "changed app\n");
+    let row = "SELECT (url, concurrency, rate, burst, timeout) FROM tollgate.targets";
+    assert_eq!(ask(&app, row).await, "(http://127.0.0.1:9/new,4,50,50,00:00:10)");
+    assert_eq!(done(&app, &["consumers", "secret", "app"]), format!("{secret}\n"));
+    done(&app, &["consumers", "alter", "app", "--secret", "whsec_new", "--secret", &secret]);
+    assert_eq!(done(&app, &["consumers", "secret", "app"]), format!("whsec_new\n{secret}\n"));
+
+    // Both at once, though each alone would break the rule that the lease be twice the timeout.
+    for (lease, timeout) in [("2m", "1m"), ("4s", "2s")] {
+        done(&app, &["consumers", "alter", "app", "--lease", lease, "--timeout", timeout]);
+    }
+    let row = "SELECT (c.lease, t.timeout) FROM tollgate.consumers c JOIN tollgate.targets t ON t.consumer = c.name";
+    assert_eq!(ask(&app, row).await, "(00:00:04,00:00:02)");
+    // All or nothing.
+    let (code, why) =
+        failed(&app, &["consumers", "alter", "app", "--max-attempts", "9", "--timeout", "3s"]);
+    assert_eq!(code, 1);
+    assert!(
+        why.contains(
+            "the lease of consumer 'app' must be at least twice its target's timeout (Or an attempt"
+        ),
+        "{why}"
+    );
+    assert_eq!(ask(&app, "SELECT max_attempts FROM tollgate.consumers").await, "20");
+
+    assert_eq!(done(&app, &["consumers", "untarget", "app"]), "app is claimed from in SQL now\n");
+    let (code, why) = failed(&app, &["consumers", "secret", "app"]);
+    assert!(code == 1 && why.contains("not pushed to"), "{why}");
+    // NATS has no secret to show.
+    let made = done(
+        &app,
+        &["consumers", "create", "bus", "--url", "nats://127.0.0.1:9", "--subject", "shop.stripe"],
+    );
+    assert_eq!(made.lines().count(), 1, "{made}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_shown_retried_and_discarded() {
+    let app = App::spawn().await;
+    done(&app, &["consumers", "create", "app"]);
+    for n in 1..=4 {
+        app.deliver(event(&format!("evt_{n}"))).await;
+    }
+    run(&app, "SELECT tollgate.nack(claim, position, 'no such customer', permanent => true) FROM tollgate.claim('app', 4);
+               INSERT INTO tollgate.attempts (consumer, position, attempt, verdict, status, error, answer, took)
+               VALUES ('app', 1, 1, 'retry', 500, 'the target answered 500', E'one\\ntwo', '0.25 seconds')").await;
+    let text = done(&app, &["dead-letters", "list", "--consumer", "app"]);
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(
+        text.contains("evt_4")
+            && text.contains("non_retryable")
+            && text.contains("no such customer"),
+        "{text}"
+    );
+    assert_eq!(done(&app, &["dead-letters", "list", "--limit", "2"]).lines().count(), 3);
+    let listed = json(&app, &["dead-letters", "list", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 4);
+
+    let text = done(&app, &["dead-letters", "show", "app", "1"]);
+    for part in [
+        "event id   evt_1",
+        "attempt 1 at",
+        "retry 500",
+        "  the target answered 500\n  | one\n  | two\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let shown = json(&app, &["dead-letters", "show", "app", "1", "--json"]);
+    assert_eq!((&shown["event_id"], &shown["history"][0]["took"]), (&"evt_1".into(), &0.25.into()));
+
+    assert_eq!(done(&app, &["dead-letters", "retry", "app", "2"]), "1 will be tried again now\n");
+    assert_eq!(done(&app, &["dead-letters", "discard", "app", "3"]), "1 discarded\n");
+    assert_eq!(
+        done(&app, &["dead-letters", "retry", "app", "--since", "2999-01-01T00:00:00Z"]),
+        "0 will be tried again now\n"
+    );
+    assert_eq!(
+        done(&app, &["dead-letters", "retry", "app", "--all"]),
+        "2 will be tried again now\n"
+    );
+    assert_eq!(ask(&app, "SELECT string_agg(event_id || ' ' || state || ' ' || attempts, ',' ORDER BY position) FROM tollgate.deliveries").await, "evt_1 waiting 0,evt_2 waiting 0,evt_4 waiting 0");
+    assert_eq!(app.events().await, 4, "the log keeps them");
+    app.stop().await;
+}
