@@ -236,7 +236,9 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
             println!("{name} is claimed from in SQL now");
         }
         Action::Secret(Named { name, flags }) => {
-            let secrets = consumer_admin::secrets(&mut connect(&flags).await?, &name).await?;
+            let mut connection = connect(&flags).await?;
+            must_exist(&mut connection, &name).await?;
+            let secrets = consumer_admin::secrets(&mut connection, &name).await?;
             if secrets.is_empty() {
                 anyhow::bail!("{name:?} is not pushed to: only pushes are signed");
             }
@@ -295,8 +297,11 @@ fn tell_secret(secret: Option<String>) {
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let rows =
-        consumer_admin::status(&mut connect(&args.flags).await?, args.name.as_deref()).await?;
+    let mut connection = connect(&args.flags).await?;
+    if let Some(name) = &args.name {
+        must_exist(&mut connection, name).await?;
+    }
+    let rows = said(consumer_admin::status(&mut connection, args.name.as_deref()).await)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
@@ -335,6 +340,14 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 pub(super) async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
     let (settings, _) = flags.settings()?;
     Ok(Backend::attach(&settings.database)?.direct.connect().await?)
+}
+
+/// Nothing to show is one thing, a name mistyped another.
+pub(super) async fn must_exist(connection: &mut PgConnection, name: &str) -> anyhow::Result<()> {
+    if !said(consumer_admin::exists(connection, name).await)? {
+        anyhow::bail!("there is no consumer {name:?}: see tollgate consumers list");
+    }
+    Ok(())
 }
 
 /// What the database says, without the words around it, and what it suggests.

@@ -9,7 +9,7 @@ use sqlx::postgres::PgDatabaseError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::consumers::{connect, said};
+use super::consumers::{connect, must_exist, said};
 use super::flags::SettingFlags;
 use super::table;
 use crate::store::consumer_admin::{self, Selection};
@@ -128,9 +128,11 @@ async fn list(
     json: bool,
     flags: &SettingFlags,
 ) -> anyhow::Result<()> {
-    let rows = said(
-        consumer_admin::dead_letters(&mut connect(flags).await?, consumer, None, limit).await,
-    )?;
+    let mut connection = connect(flags).await?;
+    if let Some(name) = consumer {
+        must_exist(&mut connection, name).await?;
+    }
+    let rows = said(consumer_admin::dead_letters(&mut connection, consumer, None, limit).await)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
@@ -153,6 +155,7 @@ async fn show(
     flags: &SettingFlags,
 ) -> anyhow::Result<()> {
     let mut connection = connect(flags).await?;
+    must_exist(&mut connection, consumer).await?;
     let letters = said(
         consumer_admin::dead_letters(&mut connection, Some(consumer), Some(position), 1).await,
     )?;

@@ -156,6 +156,14 @@ pub async fn unset_target(connection: &mut PgConnection, name: &str) -> Result<(
     run(connection, "SELECT tollgate.unset_target($1)", name).await
 }
 
+/// Whether there is such a consumer.
+pub async fn exists(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM tollgate.consumers WHERE name = $1)")
+        .bind(name)
+        .fetch_one(connection)
+        .await
+}
+
 /// The signing secrets of a push; none if it has no target.
 pub async fn secrets(
     connection: &mut PgConnection,

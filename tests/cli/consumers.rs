@@ -173,6 +173,76 @@ async fn a_target_is_set_changed_and_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_named_with_what_to_do() {
+    let app = App::spawn().await;
+    done(&app, &["consumers", "create", "app"]);
+    let unknown = "there is no consumer 'nobody' (tollgate.create_consumer makes one; the view tollgate.consumer_status lists them)";
+    for arguments in [
+        &["consumers", "pause", "nobody"] as &[_],
+        &["consumers", "resume", "nobody"],
+        &["consumers", "drop", "nobody"],
+        &["consumers", "alter", "nobody", "--max-attempts", "3"],
+        &["consumers", "alter", "nobody", "--url", "http://localhost/"],
+        &["consumers", "untarget", "nobody"],
+        &["consumers", "reset", "nobody", "--to", "latest"],
+        &["dead-letters", "retry", "nobody", "--all"],
+        &["dead-letters", "discard", "nobody", "--all"],
+    ] {
+        let (code, why) = failed(&app, arguments);
+        assert_eq!(code, 1, "{arguments:?}: {why}");
+        assert!(why.contains(unknown), "{arguments:?}: {why}");
+        assert_eq!(why.lines().count(), 1, "{why}");
+    }
+    for (arguments, code, says) in [
+        (
+            &["consumers", "list", "nobody"] as &[_],
+            1,
+            "there is no consumer \"nobody\": see tollgate consumers list",
+        ),
+        (&["consumers", "secret", "nobody"], 1, "there is no consumer \"nobody\""),
+        (&["dead-letters", "list", "--consumer", "nobody"], 1, "there is no consumer \"nobody\""),
+        (&["dead-letters", "show", "nobody", "1"], 1, "there is no consumer \"nobody\""),
+        (
+            &["consumers", "create", "app"] as &[_],
+            1,
+            "there is a consumer 'app' already (tollgate.alter_consumer",
+        ),
+        (&["consumers", "create", "a b"], 1, "consumers_name"),
+        (&["consumers", "create", "x", "--type", "inv*"], 2, "inv*"),
+        (
+            &["consumers", "create", "x", "--start", "soon"],
+            1,
+            "'soon' is no place to start at (Use latest, earliest",
+        ),
+        (&["consumers", "create", "x", "--ordering", "strict"], 2, "object"),
+        (&["consumers", "create", "x", "--lease", "fast"], 2, "--lease"),
+        (&["consumers", "create", "x", "--max-attempts", "0"], 1, "consumers_attempts"),
+        (&["consumers", "create", "x", "--url", "ftp://example.com"], 1, "targets_url"),
+        (
+            &["consumers", "create", "x", "--url", "http://a/", "--timeout", "20s"],
+            1,
+            "twice its target's timeout",
+        ),
+        (&["consumers", "alter", "app", "--timeout", "3s"], 1, "url"),
+        (&["consumers", "reset", "app"], 2, "--to"),
+        (&["dead-letters", "retry", "app"], 2, "--all"),
+        (&["dead-letters", "retry", "app", "1", "--all"], 2, "cannot be used"),
+        (&["dead-letters", "retry", "app", "--since", "noon"], 2, "2026-01-31T12:00:00Z"),
+        (&["dead-letters", "retry", "app", "17"], 1, "app has no dead letter at position 17"),
+        (&["dead-letters", "show", "app", "17"], 1, "app has no dead letter at position 17"),
+    ] {
+        let (was, why) = failed(&app, arguments);
+        assert!(was == code && why.contains(says), "{arguments:?}: {was}, {why}");
+    }
+    assert_eq!(
+        ask(&app, "SELECT count(*) FROM tollgate.consumers").await,
+        "1",
+        "nothing was half made"
+    );
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_shown_retried_and_discarded() {
     let app = App::spawn().await;
     done(&app, &["consumers", "create", "app"]);
