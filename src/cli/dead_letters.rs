@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::consumers::{connect, must_exist, said};
 use super::flags::SettingFlags;
 use super::table;
+use super::tail::harmless;
 use crate::store::consumer_admin::{self, Selection};
 
 /// Most that are listed where nothing else is said.
@@ -182,29 +183,23 @@ async fn show(
             part("status")
         );
         println!("  {}", part("error"));
-        for line in part("answer").lines() {
-            println!("  | {line}");
+        for line in attempt.get("answer").and_then(Value::as_str).unwrap_or_default().lines() {
+            println!("  | {}", harmless(line));
         }
     }
     Ok(())
 }
 
-/// A value as text on a terminal. What others wrote may hold anything: control characters are shown
-/// and not obeyed.
+/// A value as one line on a terminal. What others wrote may hold anything: it is shown, not obeyed.
 pub(super) fn cell(value: Option<&Value>) -> String {
-    let text = match value {
+    match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => harmless(text),
         Some(Value::Array(all)) => {
             all.iter().map(|one| cell(Some(one))).collect::<Vec<_>>().join(" ")
         }
-        Some(other) => other.to_string(),
-    };
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() }
-        })
-        .collect()
+        Some(other) => harmless(&other.to_string()),
+    }
 }
 
 /// What the database says, without the words around it, and what it suggests.

@@ -255,7 +255,7 @@ fn plain(event: &ReadEvent, colour: bool) -> String {
 
 /// The text with everything spelt out that would move the cursor, give the terminal orders, or show
 /// characters in another order than they have.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         // Bidirectional marks, line and paragraph separators, and what has no width.

@@ -290,3 +290,39 @@ async fn dead_letters_are_listed_shown_retried_and_discarded() {
     assert_eq!(app.events().await, 4, "the log keeps them");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_wrote_gives_the_terminal_no_orders() {
+    let app = App::spawn().await;
+    done(&app, &["consumers", "create", "app"]);
+    let body = r#"{"id":"evt_\u001b[31m","object":"event","type":"a\u001b]0;x\u0007\nfake\u202eb","data":{"object":{"id":"x","object":"y"}}}"#;
+    assert_eq!(app.deliver(body).await.status, 200);
+    run(&app, "SELECT tollgate.nack(claim, position, E'oops\\u001b[2J\\nreason     none\\u009b31m', permanent => true) FROM tollgate.claim('app');
+               INSERT INTO tollgate.attempts (consumer, position, attempt, verdict, status, error, answer, took)
+               VALUES ('app', 1, 1, 'retry', 500, E'e\\u001b[1m\\nattempt 2', E'a\\u001b[31m\\r\\u202e\\nattempt 3', '1 second');
+               SELECT tollgate.pause_consumer('app', E'x\\u001b[5m\\nother is paused: y')").await;
+    for arguments in [
+        &["dead-letters", "list"] as &[_],
+        &["dead-letters", "show", "app", "1"],
+        &["consumers", "list"],
+        &["dead-letters", "show", "app", "1", "--json"],
+        &["dead-letters", "list", "--json"],
+        &["consumers", "list", "--json"],
+    ] {
+        let text = done(&app, arguments);
+        let for_people = !arguments.contains(&"--json");
+        let bad = text.chars().find(|c| {
+            c.is_ascii_control() && *c != '\n' || for_people && matches!(c, '\u{9b}' | '\u{202e}')
+        });
+        assert!(bad.is_none(), "{bad:?} in {arguments:?}: {text:?}");
+        for line in text.lines() {
+            let forged = ["fake", "reason     none", "  attempt 2", "attempt 3", "other is"]
+                .iter()
+                .any(|start| line.starts_with(start));
+            assert!(!forged, "{arguments:?}: {text}");
+        }
+    }
+    let text = done(&app, &["dead-letters", "show", "app", "1"]);
+    assert!(text.contains(r"\u{1b}[31m"), "{text}");
+    app.stop().await;
+}
