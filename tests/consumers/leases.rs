@@ -177,3 +177,29 @@ async fn a_claim_needs_to_see_what_others_have_committed() {
     }
     assert_eq!(log.drain("c").await, [2]);
 }
+
+/// The claim is open when the acknowledgement begins, and gone when it gets to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_had_to_wait_looks_again() {
+    let log = Log::new().await;
+    log.seed(2).await;
+    log.consumer("c", "").await;
+    let batch = log.claim("c", 2).await;
+    let mut other = PgConnection::connect(&log.url).await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    other.execute("SELECT tollgate.reset_consumer('c', 'earliest')").await.unwrap();
+    let taken = claim(&mut other, "c", 2).await.unwrap();
+    let (pool, number) = (log.pool.clone(), batch.claim);
+    let ack = tokio::spawn(async move {
+        sqlx::query("SELECT tollgate.ack($1)").bind(number).execute(&pool).await
+    });
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    while !log.one::<bool>(waits).await {
+        assert!(!ack.is_finished(), "it waits for the reset");
+    }
+    other.execute("COMMIT").await.unwrap();
+    let error = ack.await.unwrap().unwrap_err();
+    assert_eq!(error.into_database_error().unwrap().code().unwrap(), "TG011");
+    assert_eq!((taken.positions.len(), log.ack(taken.claim).await), (2, 2), "nothing came of it");
+}

@@ -2,11 +2,13 @@
 //! dead, skipped by a reset, or comes again. `TOLLGATE_TEST_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{RngExt, SeedableRng};
 use sqlx::AssertSqlSafe;
+use tokio::time::{Instant, sleep};
 
 use crate::seed::{Log, claim};
 
@@ -224,12 +226,14 @@ async fn rewinding_at_work_loses_nothing() {
     let log = Log::new().await;
     log.seed_objects(1000, 100).await;
     log.consumer("c", "ordering => 'object', max_attempts => 1000").await;
+    let since = Instant::now();
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let pool = log.pool.clone();
             tokio::spawn(async move {
                 let (mut seen, mut last) = (BTreeSet::new(), 0);
                 loop {
+                    assert!(since.elapsed() < Duration::from_mins(2), "something is stuck");
                     let lag = sqlx::query_scalar::<_, i64>(
                         "SELECT lag_events FROM tollgate.consumer_status",
                     );
@@ -263,7 +267,7 @@ async fn rewinding_at_work_loses_nothing() {
         })
         .collect();
     for to in [500, 300, 900, 10, 500, 0, 250, 700, 100, 0] {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
         let reset = format!("SELECT tollgate.reset_consumer('c', '{to}')");
         while let Err(error) = sqlx::query(AssertSqlSafe(reset.clone())).execute(&log.pool).await {
             assert_eq!(error.as_database_error().unwrap().code().unwrap(), "40P01");

@@ -166,3 +166,22 @@ async fn what_is_held_is_bounded() {
         log.one("SELECT cardinality(held)::bigint FROM tollgate.consumer_progress").await;
     assert!((512..=1512).contains(&held), "{held}");
 }
+
+/// Without order both fail; with it the later one waits, though it is due as well.
+#[tokio::test]
+async fn of_two_that_failed_the_earlier_goes_first() {
+    let log = Log::new().await;
+    log.seed_objects(4, 2).await;
+    log.consumer("c", "").await;
+    let batch = log.claim("c", 4).await;
+    log.nack(batch.claim, 3, "").await;
+    log.nack(batch.claim, 1, "").await;
+    log.ack(batch.claim).await;
+    log.sql("SELECT tollgate.alter_consumer('c', ordering => 'object')").await;
+    for position in [1, 3] {
+        let batch = log.claim("c", 4).await;
+        assert_eq!(batch.positions, [position]);
+        assert_eq!(log.claim("c", 4).await, Batch::default());
+        log.ack(batch.claim).await;
+    }
+}

@@ -16,6 +16,8 @@ const OBJECTS: i64 = 30;
 const EVENTS: i64 = 3000;
 const WORKERS: u64 = 8;
 const LEASE: Duration = Duration::from_secs(1);
+/// Far more than it takes (ten seconds); beyond it something is stuck.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One worker at one event.
 #[derive(Clone, Debug)]
@@ -48,7 +50,9 @@ struct Worker {
 impl Worker {
     /// Until everything is settled.
     async fn work(mut self) {
+        let since = Instant::now();
         loop {
+            assert!(since.elapsed() < PATIENCE, "something is stuck");
             let max = self.rng.random_range(1..=20);
             let asked = Instant::now();
             let batch = claim(&self.pool, "c", max).await.unwrap();
