@@ -127,7 +127,7 @@ COMMENT ON TABLE tollgate.claims IS 'Batches that are with workers, one row for 
 COMMENT ON SEQUENCE tollgate.claims_slot_seq IS 'The next slot''s number';
 COMMENT ON COLUMN tollgate.claims.slot IS 'Number of the row; the last 20 bits of its claims'' numbers';
 COMMENT ON COLUMN tollgate.claims.consumer IS 'The consumer';
-COMMENT ON COLUMN tollgate.claims.generation IS 'How often the row was used';
+COMMENT ON COLUMN tollgate.claims.generation IS 'Drawn at random for each claim: no number names two batches';
 COMMENT ON COLUMN tollgate.claims.claim IS 'Number of the claim: what the worker shows to settle it; null when free';
 COMMENT ON COLUMN tollgate.claims.fresh IS 'Positions handed out for the first time and not settled yet';
 COMMENT ON COLUMN tollgate.claims.keys IS 'Their objects, as tollgate.object_key; empty if the consumer asks for no order';

@@ -268,7 +268,9 @@ DECLARE
     _fresh     bigint[] := '{}';
     _keys      bigint[] := '{}';
     _slot      int;
-    _generation bigint;
+    -- Not counted on: if this is undone, and the worker does not know, its number must not become
+    -- that of another's batch. 33 bits, so that a claim fits into a number of JSON.
+    _generation bigint := 1 + floor(random() * 8589934591);
 BEGIN
     IF _max IS NULL OR _max < 1 THEN
         RAISE EXCEPTION 'at least one event must be asked for, not %', coalesce(_max::text, 'null') USING ERRCODE = 'invalid_parameter_value';
@@ -344,13 +346,13 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT c.slot, c.generation INTO _slot, _generation FROM tollgate.claims c
+    SELECT c.slot INTO _slot FROM tollgate.claims c
     WHERE c.consumer = _name AND c.claim IS NULL LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
-        INSERT INTO tollgate.claims (consumer) VALUES (_name) RETURNING slot, generation INTO _slot, _generation;
+        INSERT INTO tollgate.claims (consumer) VALUES (_name) RETURNING slot INTO _slot;
     END IF;
-    claim := ((_generation + 1) << 20) + _slot;
-    UPDATE tollgate.claims c SET generation = _generation + 1, claim = take.claim, fresh = _fresh, keys = _keys,
+    claim := (_generation << 20) + _slot;
+    UPDATE tollgate.claims c SET generation = _generation, claim = take.claim, fresh = _fresh, keys = _keys,
         redelivered = cardinality(positions), claimed_at = _now, expires_at = _now + _consumer.lease,
         taken_by = nullif(current_setting('application_name'), '')
     WHERE c.slot = _slot;

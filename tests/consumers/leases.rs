@@ -152,6 +152,28 @@ async fn a_claim_rolled_back_leaves_no_trace() {
     }
 }
 
+/// A worker may hold the number of a claim that was undone: the connection broke before the commit,
+/// or a standby took over that had not heard of it.
+#[tokio::test]
+async fn the_number_of_an_undone_claim_is_no_other_workers() {
+    let log = Log::new().await;
+    log.seed(5).await;
+    log.consumer("c", "").await;
+    let first = log.claim("c", 1).await;
+    log.ack(first.claim).await;
+    let mut worker = PgConnection::connect(&log.url).await.unwrap();
+    worker.execute("BEGIN").await.unwrap();
+    let undone = claim(&mut worker, "c", 2).await.unwrap();
+    worker.execute("ROLLBACK").await.unwrap();
+    let others = log.claim("c", 4).await;
+    let slot = |batch: &Batch| batch.claim & 0xf_ffff;
+    assert_eq!(slot(&undone), slot(&others), "the same row");
+    assert_eq!(log.refusal(format!("SELECT tollgate.ack({})", undone.claim)).await, "TG011");
+    assert_eq!(log.ack(others.claim).await, 4);
+    let largest: i64 = log.one("SELECT max((generation << 20) + slot) FROM tollgate.claims").await;
+    assert!(largest < 1 << 53, "a number in JSON too");
+}
+
 /// What was settled meanwhile must be seen, or an event could wait for ever behind one that is done.
 #[tokio::test]
 async fn a_claim_needs_to_see_what_others_have_committed() {
