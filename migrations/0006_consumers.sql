@@ -108,7 +108,6 @@ COMMENT ON COLUMN tollgate.consumer_progress.breaker_until IS 'Until when it sta
 CREATE TABLE tollgate.claims (
     slot        int GENERATED ALWAYS AS IDENTITY (MAXVALUE 1048575 CYCLE) PRIMARY KEY,
     consumer    text COLLATE "C" NOT NULL REFERENCES tollgate.consumers ON DELETE CASCADE,
-    generation  bigint NOT NULL DEFAULT 0,
     claim       bigint,
     fresh       bigint[] NOT NULL DEFAULT '{}',
     keys        bigint[] NOT NULL DEFAULT '{}',
@@ -118,7 +117,7 @@ CREATE TABLE tollgate.claims (
     taken_by    text,
     CONSTRAINT claims_well_formed CHECK (
         CASE WHEN claim IS NULL THEN cardinality(fresh) = 0 AND redelivered = 0 AND claimed_at IS NULL AND expires_at IS NULL
-             ELSE claim = (generation << 20) + slot AND cardinality(fresh) + redelivered > 0 AND redelivered >= 0
+             ELSE (claim & 1048575) = slot AND cardinality(fresh) + redelivered > 0 AND redelivered >= 0
                   AND cardinality(keys) IN (0, cardinality(fresh)) AND claimed_at IS NOT NULL AND expires_at IS NOT NULL END)
 ) WITH (fillfactor = 20); -- a row is used again and again: versions stay on its page, and vacuum has nothing to do
 CREATE INDEX claims_of_consumer ON tollgate.claims (consumer);
@@ -127,8 +126,7 @@ COMMENT ON TABLE tollgate.claims IS 'Batches that are with workers, one row for 
 COMMENT ON SEQUENCE tollgate.claims_slot_seq IS 'The next slot''s number';
 COMMENT ON COLUMN tollgate.claims.slot IS 'Number of the row; the last 20 bits of its claims'' numbers';
 COMMENT ON COLUMN tollgate.claims.consumer IS 'The consumer';
-COMMENT ON COLUMN tollgate.claims.generation IS 'Drawn at random for each claim: no number names two batches';
-COMMENT ON COLUMN tollgate.claims.claim IS 'Number of the claim: what the worker shows to settle it; null when free';
+COMMENT ON COLUMN tollgate.claims.claim IS 'Number of the claim, which the worker shows to settle it: the slot in the last 20 bits, chance above them; null when free';
 COMMENT ON COLUMN tollgate.claims.fresh IS 'Positions handed out for the first time and not settled yet';
 COMMENT ON COLUMN tollgate.claims.keys IS 'Their objects, as tollgate.object_key; empty if the consumer asks for no order';
 COMMENT ON COLUMN tollgate.claims.redelivered IS 'How many events more it holds that have a row in deliveries';

@@ -268,9 +268,6 @@ DECLARE
     _fresh     bigint[] := '{}';
     _keys      bigint[] := '{}';
     _slot      int;
-    -- Not counted on: if this is undone, and the worker does not know, its number must not become
-    -- that of another's batch. 33 bits, so that a claim fits into a number of JSON.
-    _generation bigint := 1 + floor(random() * 8589934591);
 BEGIN
     IF _max IS NULL OR _max < 1 THEN
         RAISE EXCEPTION 'at least one event must be asked for, not %', coalesce(_max::text, 'null') USING ERRCODE = 'invalid_parameter_value';
@@ -351,8 +348,10 @@ BEGIN
     IF NOT FOUND THEN
         INSERT INTO tollgate.claims (consumer) VALUES (_name) RETURNING slot INTO _slot;
     END IF;
-    claim := (_generation << 20) + _slot;
-    UPDATE tollgate.claims c SET generation = _generation, claim = take.claim, fresh = _fresh, keys = _keys,
+    -- Chance and not a count: if this is undone, and the worker does not know, its number must not
+    -- become that of another's batch. 53 bits in all, so that it fits into a number of JSON.
+    claim := ((1 + floor(random() * 8589934591)::bigint) << 20) + _slot;
+    UPDATE tollgate.claims c SET claim = take.claim, fresh = _fresh, keys = _keys,
         redelivered = cardinality(positions), claimed_at = _now, expires_at = _now + _consumer.lease,
         taken_by = nullif(current_setting('application_name'), '')
     WHERE c.slot = _slot;

@@ -170,8 +170,7 @@ async fn the_number_of_an_undone_claim_is_no_other_workers() {
     assert_eq!(slot(&undone), slot(&others), "the same row");
     assert_eq!(log.refusal(format!("SELECT tollgate.ack({})", undone.claim)).await, "TG011");
     assert_eq!(log.ack(others.claim).await, 4);
-    let largest: i64 = log.one("SELECT max((generation << 20) + slot) FROM tollgate.claims").await;
-    assert!(largest < 1 << 53, "a number in JSON too");
+    assert!(others.claim < 1 << 53, "a number in JSON too");
 }
 
 /// What was settled meanwhile must be seen, or an event could wait for ever behind one that is done.
