@@ -7,10 +7,9 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use sqlx::PgConnection;
 
-use super::dead_letters::{self, cell};
+use super::database::{connect, said};
 use super::flags::SettingFlags;
 use super::table;
-use crate::startup::Backend;
 use crate::store::consumer_admin::{self, ConsumerOptions, TargetOptions};
 use crate::store::handlers::Pattern;
 
@@ -325,21 +324,20 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
             Some(seconds) if name == "lag_seconds" => {
                 format!("{:.1}", seconds.as_f64().unwrap_or(0.0))
             }
-            value => cell(value),
+            value => table::cell(value),
         }));
     }
     table::align_right(&mut lines, &[4, 5, 6, 7, 8, 9]);
     println!("{}", table::text(&lines));
     for row in rows.iter().filter(|row| row.get("paused_because").is_some_and(|why| !why.is_null()))
     {
-        println!("{} is paused: {}", cell(row.get("name")), cell(row.get("paused_because")));
+        println!(
+            "{} is paused: {}",
+            table::cell(row.get("name")),
+            table::cell(row.get("paused_because"))
+        );
     }
     Ok(())
-}
-
-pub(super) async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
-    let (settings, _) = flags.settings()?;
-    Ok(Backend::attach(&settings.database)?.direct.connect().await?)
 }
 
 /// Nothing to show is one thing, a name mistyped another.
@@ -348,12 +346,4 @@ pub(super) async fn must_exist(connection: &mut PgConnection, name: &str) -> any
         anyhow::bail!("there is no consumer {name:?}: see tollgate consumers list");
     }
     Ok(())
-}
-
-/// What the database says, without the words around it, and what it suggests.
-pub(super) fn said<T>(result: Result<T, sqlx::Error>) -> anyhow::Result<T> {
-    result.map_err(|error| match dead_letters::words(&error) {
-        Some(words) => anyhow::anyhow!(words),
-        None => error.into(),
-    })
 }

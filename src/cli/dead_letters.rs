@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::Value;
-use sqlx::postgres::PgDatabaseError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::consumers::{connect, must_exist, said};
+use super::consumers::must_exist;
+use super::database::{connect, said};
 use super::flags::SettingFlags;
 use super::table;
 use super::tail::harmless;
@@ -143,7 +143,7 @@ async fn list(
     let mut lines = table::plain();
     lines.set_header(columns.map(|name| name.replace('_', " ")));
     for row in &rows {
-        lines.add_row(columns.map(|name| cell(row.get(name))));
+        lines.add_row(columns.map(|name| table::cell(row.get(name))));
     }
     println!("{}", table::text(&lines));
     Ok(())
@@ -171,10 +171,10 @@ async fn show(
         return Ok(());
     }
     for (name, value) in &letter {
-        println!("{:<10} {}", name.replace('_', " "), cell(Some(value)));
+        println!("{:<10} {}", name.replace('_', " "), table::cell(Some(value)));
     }
     for attempt in &attempts {
-        let part = |name| cell(attempt.get(name));
+        let part = |name| table::cell(attempt.get(name));
         println!(
             "\nattempt {} at {}: {} {}",
             part("attempt"),
@@ -188,26 +188,4 @@ async fn show(
         }
     }
     Ok(())
-}
-
-/// A value as one line on a terminal. What others wrote may hold anything: it is shown, not obeyed.
-pub(super) fn cell(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => harmless(text),
-        Some(Value::Array(all)) => {
-            all.iter().map(|one| cell(Some(one))).collect::<Vec<_>>().join(" ")
-        }
-        Some(other) => harmless(&other.to_string()),
-    }
-}
-
-/// What the database says, without the words around it, and what it suggests.
-pub(super) fn words(error: &sqlx::Error) -> Option<String> {
-    let error = error.as_database_error()?;
-    let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
-    Some(match hint {
-        Some(hint) => format!("{} ({})", error.message(), hint.trim_end_matches('.')),
-        None => error.message().to_owned(),
-    })
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use sqlx::PgConnection;
 
+use super::database::connect;
 use super::flags::SettingFlags;
 use super::table;
-use crate::startup::Backend;
 use crate::store::failures;
 use crate::store::handlers::{self, NewHandler, Policy};
 
@@ -126,11 +126,6 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
-    let (settings, _) = flags.settings()?;
-    Ok(Backend::attach(&settings.database)?.direct.connect().await?)
 }
 
 async fn list(connection: &mut PgConnection) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 mod check;
 mod consumers;
+mod database;
 mod dead_letters;
 mod demo;
 mod fixtures;

@@ -1,6 +1,9 @@
 //! Tables for people: plain columns, no frames, so that they read well anywhere.
 
 use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+
+use super::tail::harmless;
 
 /// A table without lines.
 pub fn plain() -> Table {
@@ -22,4 +25,16 @@ pub fn align_right(table: &mut Table, columns: &[usize]) {
 pub fn text(table: &Table) -> String {
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+/// A value as one line on a terminal. What others wrote may hold anything: it is shown, not obeyed.
+pub fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => harmless(text),
+        Some(Value::Array(all)) => {
+            all.iter().map(|one| cell(Some(one))).collect::<Vec<_>>().join(" ")
+        }
+        Some(other) => harmless(&other.to_string()),
+    }
 }
