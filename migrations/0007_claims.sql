@@ -423,12 +423,12 @@ BEGIN
         RETURN QUERY
         SELECT _taken.claim, n.position, l.id::text, l.type::text, l.object_type::text, l.object_id::text, l.account::text,
                l.livemode, l.api_version::text, l.created, l.received_at, n.attempt,
-               -- Too short to be nested too deep, and the other way takes a subtransaction.
                CASE WHEN NOT claim.bodies THEN NULL
-                    WHEN octet_length(l.raw) < 8192 THEN tollgate.json_of(l.body) ELSE tollgate.payload_or_null(l.raw) END
+                    WHEN l.body IS NOT NULL THEN tollgate.json_of(l.body) ELSE tollgate.payload_or_null(l.raw) END
         FROM (SELECT u.position, u.attempt FROM unnest(_taken.positions, _taken.attempts) AS u (position, attempt) ORDER BY u.position) n
         CROSS JOIN LATERAL (
-            SELECT e.*, CASE WHEN claim.bodies THEN convert_from(e.raw, 'UTF8') END AS body
+            -- What is too short to be nested too deep; the other way takes a subtransaction.
+            SELECT e.*, CASE WHEN claim.bodies AND octet_length(e.raw) < 8192 THEN convert_from(e.raw, 'UTF8') END AS body
             FROM tollgate.positions p JOIN tollgate.event_log e ON e.created = p.created AND e.id = p.id
             WHERE p.position = n.position OFFSET 0) l;
         GET DIAGNOSTICS _given = ROW_COUNT;

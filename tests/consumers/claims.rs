@@ -230,12 +230,16 @@ async fn attempts_run_out() {
 async fn a_body_that_postgres_cannot_read_holds_nobody_up() {
     let log = Log::new().await;
     log.seed(1).await;
-    let raw = "convert_to('{\"a\":' || repeat('[', 100000) || repeat(']', 100000) || '}', 'UTF8')";
-    log.insert(1, "'x'", "'in_1'", raw).await;
+    for raw in [
+        "convert_to('{\"a\":' || repeat('[', 100000) || repeat(']', 100000) || '}', 'UTF8')",
+        "convert_to(repeat('x', 8192), 'UTF8')",
+    ] {
+        log.insert(1, "'x'", "'in_1'", raw).await;
+    }
     log.seed(1).await;
     log.consumer("c", "").await;
     let came: Vec<String> = log
         .all("SELECT position || ' ' || coalesce(payload::text, 'null') FROM tollgate.claim('c')")
         .await;
-    assert_eq!(came, ["1 {\"n\":1}", "2 null", "3 {\"n\":1}"]);
+    assert_eq!(came, ["1 {\"n\":1}", "2 null", "3 null", "4 {\"n\":1}"]);
 }
