@@ -15,10 +15,10 @@ async fn transactions(pool: &PgPool) -> i64 {
     ask(pool, sql).await.parse().unwrap()
 }
 
-/// Transactions within three seconds. Maintenance, health and looks for targets make a few.
-async fn transactions_in_3_s(pool: &PgPool) -> i64 {
+/// Transactions within two seconds. Maintenance, health and looks for targets make a few.
+async fn transactions_in_2_s(pool: &PgPool) -> i64 {
     let before = transactions(pool).await;
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(2)).await;
     transactions(pool).await - before
 }
 
@@ -29,8 +29,8 @@ async fn an_idle_consumer_with_a_rate_is_idle() {
     push_to(&app.pool, &receiver, "", ", rate => 500, burst => 5").await;
     record(&app.pool, 0, 20, 20).await;
     until_settled(&app.pool).await;
-    let work = transactions_in_3_s(&app.pool).await;
-    assert!(work < 100, "{work} transactions in 3 s");
+    let work = transactions_in_2_s(&app.pool).await;
+    assert!(work < 80, "{work} transactions in 2 s");
     app.stop().await;
 }
 
@@ -41,15 +41,15 @@ async fn a_retry_that_waits_for_its_object_is_idle() {
     let receiver = Receiver::start().await;
     receiver.answer(|request| match request.event.as_str() {
         "evt_0" => Reply::status(500),
-        _ => Reply::status(200).after(Duration::from_secs(4)),
+        _ => Reply::status(200).after(Duration::from_secs(3)),
     });
     push_to(&app.pool, &receiver, ", ordering => 'object', max_attempts => 1", "").await;
     record(&app.pool, 0, 2, 1).await;
     receiver.until("the second under way", |requests| requests.len() == 2).await;
     receiver.answer(|_| Reply::status(200));
     run(&app.pool, "SELECT tollgate.retry_dead_letters('app')").await;
-    let work = transactions_in_3_s(&app.pool).await;
-    assert!(work < 100, "{work} transactions in 3 s");
+    let work = transactions_in_2_s(&app.pool).await;
+    assert!(work < 80, "{work} transactions in 2 s");
     until_settled(&app.pool).await;
     let events: Vec<_> = receiver.requests().into_iter().map(|request| request.event).collect();
     assert_eq!(events, ["evt_0", "evt_1", "evt_0"]);
@@ -85,15 +85,15 @@ async fn a_slow_attempt_holds_up_nobody_else() {
     let app = App::spawn_with(&[("poll_interval", "1h")]).await;
     let receiver = Receiver::start().await;
     receiver.answer(|request| match (request.event.as_str(), request.attempt) {
-        ("evt_0", _) => Reply::status(200).after(Duration::from_secs(6)),
+        ("evt_0", _) => Reply::status(200).after(Duration::from_secs(5)),
         ("evt_101", 1) => Reply::status(500),
         _ => Reply::status(200),
     });
-    // Thirty of one object, the first of them slow; then six of others, one of which fails once.
-    record(&app.pool, 0, 30, 1).await;
+    // Twenty of one object, the first of them slow; then six of others, one of which fails once.
+    record(&app.pool, 0, 20, 1).await;
     record(&app.pool, 101, 107, 1000).await;
     let consumer = ", ordering => 'object', retry_first => '1 second'";
-    push_to(&app.pool, &receiver, consumer, ", rate => 5, burst => 1").await;
+    push_to(&app.pool, &receiver, consumer, ", rate => 20, burst => 1").await;
     receiver.until("the slow one under way", |requests| !requests.is_empty()).await;
     receiver.until_delivered(6).await;
     let slow = receiver.requests()[0].clone();

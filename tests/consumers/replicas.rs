@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::PgPool;
@@ -62,22 +63,20 @@ async fn what_a_killed_gateway_held_the_others_take_over() {
     const LEASE: Duration = Duration::from_secs(2);
     const CONCURRENCY: usize = 12;
     let url = postgres::fresh_database().await;
-    let mut gateways = Vec::new();
-    for _ in 0..4 {
-        gateways.push(Logged::start(&url, &["--log", "tollgate=debug"]).await);
-    }
+    let start = || Logged::start(&url, &["--log", "tollgate=debug"]);
+    let mut gateways: Vec<_> = join_all((0..4).map(|_| start())).await;
     let pool = PgPool::connect(&url).await.unwrap();
     let receiver = Receiver::start().await;
     receiver.answer(|_| Reply::status(200).after(Duration::from_millis(60)));
     let target = format!(", timeout => '1 second', concurrency => {CONCURRENCY}");
     push_to(&pool, &receiver, ", ordering => 'object', lease => '2 seconds'", &target).await;
-    record(&pool, 0, 500, 50).await;
+    record(&pool, 0, 400, 50).await;
     receiver.until_delivered(100).await;
     // The one that delivers most holds most: what it settles makes room, which it fills at once.
     gateways.sort_by_key(|gateway| lines(&gateway.log(), "delivery.delivered").len());
     gateways.pop().unwrap().signal(Signal::SIGKILL);
     let killed = Instant::now();
-    receiver.until_delivered(500).await;
+    receiver.until_delivered(400).await;
     until_settled(&pool).await;
     let requests = receiver.requests();
     let repeated = repeats(&requests);
@@ -109,18 +108,16 @@ async fn a_killed_postgres_loses_no_delivery() {
     receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
     let target = format!(", timeout => '1 second', concurrency => {CONCURRENCY}");
     push_to(&pool, &receiver, ", ordering => 'object', lease => '2 seconds'", &target).await;
-    record(&pool, 0, 400, 40).await;
+    record(&pool, 0, 300, 40).await;
     pool.close().await;
-    for kills in 1..=2 {
-        receiver.until_delivered(kills * 100).await;
-        kill(postmaster(data_dir.path()), Signal::SIGKILL).unwrap();
-    }
-    receiver.until_delivered(400).await;
+    receiver.until_delivered(100).await;
+    kill(postmaster(data_dir.path()), Signal::SIGKILL).unwrap();
+    receiver.until_delivered(300).await;
     let pool = tokio::time::timeout(SOON, reconnected(data_dir.path())).await.unwrap();
     until_settled(&pool).await;
     let repeated = repeats(&receiver.requests());
-    println!("repeated after two kills of Postgres: {repeated}");
-    assert!(repeated <= 2 * CONCURRENCY, "{repeated} repeats");
+    println!("repeated after the kill of Postgres: {repeated}");
+    assert!(repeated <= CONCURRENCY, "{repeated} repeats");
     receiver.assert_in_order();
     process.stop().await;
 }
@@ -161,18 +158,4 @@ async fn a_gateway_that_goes_down_settles_what_is_under_way() {
     assert_eq!((receiver.requests().len(), receiver.delivered().len()), (30, 30), "none twice");
     until(&pool, "SELECT count(*) = 0 FROM tollgate.deliveries").await;
     next.stop().await;
-}
-
-/// Consumers come and go while gateways stop: a stop with nothing under way must end cleanly too.
-#[tokio::test(flavor = "multi_thread")]
-async fn idle_gateways_stop_at_once() {
-    let receiver = Receiver::start().await;
-    for _ in 0..3 {
-        let app = App::spawn().await;
-        push_to(&app.pool, &receiver, "", "").await;
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        let began = Instant::now();
-        app.stop().await;
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    }
 }
