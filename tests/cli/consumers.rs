@@ -42,30 +42,9 @@ async fn a_consumer_is_made_changed_paused_rewound_and_dropped() {
     for n in 1..=3 {
         app.deliver(event(&format!("evt_{n}"))).await;
     }
-    let made = done(
-        &app,
-        &[
-            "consumers",
-            "create",
-            "mailer",
-            "--type",
-            "invoice.*",
-            "--type",
-            "charge.failed",
-            "--start",
-            "1",
-            "--ordering",
-            "object",
-            "--max-attempts",
-            "7",
-            "--lease",
-            "45s",
-            "--retry-first",
-            "1s",
-            "--retry-most",
-            "2m",
-        ],
-    );
+    let create = "consumers create mailer --type invoice.* --type charge.failed --start 1 --ordering object \
+                  --max-attempts 7 --lease 45s --retry-first 1s --retry-most 2m";
+    let made = done(&app, &create.split_whitespace().collect::<Vec<_>>());
     assert_eq!(made, "made mailer, which begins after position 1\n");
     let row = "SELECT (types, ordering, max_attempts, lease, retry_first, retry_most) FROM tollgate.consumers WHERE name = 'mailer'";
     assert_eq!(
