@@ -358,6 +358,8 @@ fn in_background(
         wake: wake.clone(),
         private: private_targets(settings.consuming.allow_private),
         clock: clock.clone(),
+        // Before all of it is up, which would be an error.
+        grace: settings.shutdown_timeout * 3 / 4,
     };
     let consumers = supervisor.run(stop.clone());
     let all = async move {

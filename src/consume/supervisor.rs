@@ -32,6 +32,8 @@ pub struct Supervisor {
     pub wake: Wake,
     pub private: PrivateTargets,
     pub clock: Clock,
+    /// How long attempts under way may take to end once it is told to stop.
+    pub grace: Duration,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ struct Running {
 }
 
 impl Supervisor {
-    /// Keeps engines running until told to stop, and then until their attempts have ended.
+    /// Keeps engines running until told to stop, and then until their attempts have ended, but not
+    /// beyond `grace`: what is given up then comes again when its lease has run out.
     pub async fn run(self, stop: CancellationToken) {
         let mut running = BTreeMap::new();
         // Engines that were told to stop because their target changed or went.
@@ -59,11 +62,17 @@ impl Supervisor {
             // Only the sleep is cut short: a statement is always awaited to its end.
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
+        let mut engines = Vec::new();
         for (_, Running { stop, engine, .. }) in running {
             stop.cancel();
+            engines.push(engine.abort_handle());
             ending.spawn(engine);
         }
-        while ending.join_next().await.is_some() {}
+        let ended = async { while ending.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.grace, ended).await.is_err() {
+            tracing::warn!("deliveries under way did not end in time; they will be made again");
+            engines.iter().for_each(tokio::task::AbortHandle::abort);
+        }
     }
 
     async fn look(

@@ -159,3 +159,22 @@ async fn a_gateway_that_goes_down_settles_what_is_under_way() {
     until(&pool, "SELECT count(*) = 0 FROM tollgate.deliveries").await;
     next.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_target_does_not_keep_a_gateway_from_going_down() {
+    let url = postgres::fresh_database().await;
+    let gateway = Logged::start(&url, &["--shutdown-timeout", "2s"]).await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    let receiver = Receiver::start().await;
+    receiver.answer(|_| Reply::hang());
+    push_to(&pool, &receiver, ", lease => '80 seconds'", ", timeout => '40 seconds'").await;
+    record(&pool, 0, 3, 3).await;
+    receiver.until("three under way", |requests| requests.len() == 3).await;
+    let began = Instant::now();
+    // Expects a good end.
+    let log = gateway.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let told = "deliveries under way did not end in time; they will be made again";
+    assert_eq!(lines(&log, told).len(), 1, "{log:#?}");
+    assert_eq!(ask(&pool, "SELECT in_flight FROM tollgate.consumer_status").await, "3");
+}
