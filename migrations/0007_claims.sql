@@ -328,9 +328,10 @@ BEGIN
     IF positions = '{}' AND _fresh = '{}' THEN
         -- Not when there is room for more, where there is nothing to give: an idle consumer with a
         -- rate would ask for each token. And nothing that was due and waits for its object: what it
-        -- waits for will be settled.
-        due := (SELECT min(d.next_attempt) FROM tollgate.deliveries d
-                WHERE d.consumer = _name AND d.state = 'waiting' AND d.next_attempt > _now);
+        -- waits for will be settled, or its lease runs out.
+        due := least((SELECT min(d.next_attempt) FROM tollgate.deliveries d
+                      WHERE d.consumer = _name AND d.state = 'waiting' AND d.next_attempt > _now),
+                     (SELECT min(c.expires_at) FROM tollgate.claims c WHERE c.consumer = _name));
         -- What fits none of the types is passed over; not written down each time, or a quiet
         -- consumer would write for every event of the others.
         IF _changed OR _progress.cursor > _old_cursor + 1000 THEN

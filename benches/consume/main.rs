@@ -29,6 +29,10 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 
+    /// Leave out what is compared with
+    #[arg(long)]
+    alone: bool,
+
     /// Deliveries whose latency is measured; 0 for none
     #[arg(long, default_value_t = 1000)]
     deliveries: usize,
@@ -37,7 +41,7 @@ struct Args {
     #[arg(long, value_name = "URL", requires = "reference_database")]
     reference: Option<String>,
 
-    /// Where it publishes: a row in CHANNEL's table `express_ref.events`, its id on `express_events`
+    /// Where it publishes: a row in `express_ref.events`, and its id on the channel `express_events`
     #[arg(long, value_name = "URL", requires = "reference")]
     reference_database: Option<String>,
 
@@ -55,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.rounds > 0, "at least one round is needed");
     if args.events > 0 {
-        queues::measure(args.events, &args.batch, args.rounds).await?;
+        queues::measure(args.events, &args.batch, args.rounds, args.alone).await?;
     }
     if args.deliveries > 0 {
         let reference = args

@@ -16,6 +16,8 @@ enum Queue {
     Ordered,
     /// `tollgate.claim` without bodies.
     Keys,
+    /// Bodies as bytes, as the gateway's own pushes and sinks get them.
+    Bytes,
     /// A row per event that holds the message.
     Messages,
     /// A row per event that points to the log, with bodies read from there.
@@ -24,14 +26,24 @@ enum Queue {
     JobKeys,
 }
 
-const ALL: [(Queue, &str); 6] = [
+const ALL: [(Queue, &str); 7] = [
     (Queue::Claim, "tollgate.claim"),
     (Queue::Ordered, "… ordering object"),
+    (Queue::Bytes, "… bodies as bytes"),
     (Queue::Keys, "… without bodies"),
     (Queue::Messages, "row per event, with message"),
     (Queue::Jobs, "row per event, lean"),
     (Queue::JobKeys, "… without bodies"),
 ];
+
+impl Queue {
+    fn is_ours(self) -> bool {
+        match self {
+            Self::Claim | Self::Ordered | Self::Bytes | Self::Keys => true,
+            Self::Messages | Self::Jobs | Self::JobKeys => false,
+        }
+    }
+}
 
 /// What one event cost.
 #[derive(Clone, Copy)]
@@ -50,7 +62,12 @@ struct Figures {
 ///
 /// # Errors
 /// If the database fails.
-pub async fn measure(events: i64, batches: &[i32], rounds: usize) -> anyhow::Result<()> {
+pub async fn measure(
+    events: i64,
+    batches: &[i32],
+    rounds: usize,
+    alone: bool,
+) -> anyhow::Result<()> {
     println!("{events} events in the log, one worker, medians of {rounds} rounds");
     let database = Database::start(events).await?;
     let mut connection = database.connect().await?;
@@ -58,6 +75,9 @@ pub async fn measure(events: i64, batches: &[i32], rounds: usize) -> anyhow::Res
         let mut all: Vec<Vec<Figures>> = vec![Vec::new(); ALL.len()];
         for _ in 0..rounds {
             for ((queue, _), figures) in ALL.iter().zip(&mut all) {
+                if alone && !queue.is_ours() {
+                    continue;
+                }
                 figures.push(run(&mut connection, *queue, *batch, events).await?);
             }
         }
@@ -79,7 +99,7 @@ fn print(batch: i32, all: &[Vec<Figures>]) {
         "WAL, B/event",
         "dead rows",
     ]);
-    for ((_, name), figures) in ALL.iter().zip(all) {
+    for ((_, name), figures) in ALL.iter().zip(all).filter(|(_, figures)| !figures.is_empty()) {
         let micros = |value: &dyn Fn(&Figures) -> Duration| {
             median(figures.iter().map(|f| value(f).as_secs_f64() * 1e6).collect())
         };
@@ -154,7 +174,7 @@ async fn prepare(connection: &mut PgConnection, queue: Queue) -> anyhow::Result<
 
 async fn enqueue(connection: &mut PgConnection, queue: Queue) -> anyhow::Result<()> {
     let sql = match queue {
-        Queue::Claim | Queue::Ordered | Queue::Keys => return Ok(()),
+        Queue::Claim | Queue::Ordered | Queue::Bytes | Queue::Keys => return Ok(()),
         Queue::Messages => {
             "INSERT INTO bench.messages (message)
              SELECT tollgate.payload(raw)::jsonb FROM tollgate.events ORDER BY position"
@@ -173,6 +193,7 @@ async fn take(connection: &mut PgConnection, queue: Queue, batch: i32) -> anyhow
     let sql = match queue {
         Queue::Claim | Queue::Ordered => "SELECT * FROM tollgate.claim('bench', $1)",
         Queue::Keys => "SELECT * FROM tollgate.claim('bench', $1, bodies => false)",
+        Queue::Bytes => "SELECT * FROM tollgate.take_bodies('bench', $1)",
         Queue::Messages => {
             "WITH due AS (
                  SELECT id FROM bench.messages WHERE visible_at <= clock_timestamp()
@@ -205,7 +226,7 @@ async fn take(connection: &mut PgConnection, queue: Queue, batch: i32) -> anyhow
         return Ok(0);
     };
     match queue {
-        Queue::Claim | Queue::Ordered | Queue::Keys => {
+        Queue::Claim | Queue::Ordered | Queue::Bytes | Queue::Keys => {
             let claim: i64 = first.try_get("claim")?;
             sqlx::query("SELECT tollgate.ack($1)").bind(claim).execute(connection).await?;
         }
