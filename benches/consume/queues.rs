@@ -162,6 +162,12 @@ async fn prepare(connection: &mut PgConnection, queue: Queue) -> anyhow::Result<
         .bind(if queue == Queue::Ordered { "object" } else { "none" })
         .execute(&mut *connection)
         .await?;
+    if queue == Queue::Bytes {
+        // Never delivered to: this takes the gateway's place.
+        sqlx::query("SELECT tollgate.set_target('bench', 'http://localhost', concurrency => 1000)")
+            .execute(&mut *connection)
+            .await?;
+    }
     for table in ["tollgate.consumers", "tollgate.consumer_progress", "tollgate.claims"] {
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("VACUUM {table}")))
             .execute(&mut *connection)

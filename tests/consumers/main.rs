@@ -10,6 +10,7 @@ mod breaker;
 mod changes;
 mod claims;
 mod deliveries;
+mod engine;
 mod examples;
 mod killed;
 mod leases;
