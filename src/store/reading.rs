@@ -85,7 +85,7 @@ pub struct Page {
 }
 
 /// The next events after a position. Small whatever the log holds: a page looks at 1,000 positions,
-/// and takes little more than [`BODIES`] bytes. So it may be empty where the log goes on.
+/// and takes little more than `BODIES` bytes. So it may be empty where the log goes on.
 pub async fn page(
     connection: &mut PgConnection,
     after: i64,
