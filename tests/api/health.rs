@@ -13,7 +13,7 @@ async fn a_well_gateway_says_so_part_by_part() {
     assert_eq!(ready.status, 200);
     let json = ready.json();
     assert_eq!(json["status"], "ok");
-    for part in ["database", "migrations", "intake_queue", "shutdown"] {
+    for part in ["database", "migrations", "intake_queue", "listener", "shutdown"] {
         assert_eq!(json[part]["status"], "ok", "{part}");
         assert!(
             json[part]["latency_ms"].is_number() && json[part]["message"].is_string(),
