@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ struct Bell {
     /// Counts the rings. A waiter that was busy sees that the number changed, however often it did:
     /// so nothing is lost, and a burst costs it one look.
     rings: watch::Sender<u64>,
+    /// Somebody waits now, perhaps the first.
+    wanted: Notify,
     listening: watch::Sender<Listening>,
 }
 
@@ -41,12 +43,12 @@ struct Bell {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listening {
     Yes,
-    /// They are not; why, if it was tried.
+    /// They are not; why, if it was tried. It is not while nobody waits.
     No(Option<String>),
 }
 
 impl Wake {
-    /// Starts listening, and keeps it up until `stop`. `direct` must lead to the server itself.
+    /// Listens while anybody waits, until `stop`. `direct` must lead to the server itself.
     /// `poll` is the longest that a waiter sleeps, whatever happens to the connection.
     pub fn start(
         direct: Database,
@@ -55,6 +57,7 @@ impl Wake {
     ) -> (Self, JoinHandle<()>) {
         let bell = Arc::new(Bell {
             rings: watch::Sender::new(0),
+            wanted: Notify::new(),
             listening: watch::Sender::new(Listening::No(None)),
         });
         let task = {
@@ -69,7 +72,9 @@ impl Wake {
 
     /// A waiter, who hears of everything from now on: subscribe first, then look.
     pub fn subscribe(&self) -> Waker {
-        Waker { rings: self.bell.rings.subscribe(), poll: self.poll }
+        let rings = self.bell.rings.subscribe();
+        self.bell.wanted.notify_one();
+        Waker { rings, poll: self.poll }
     }
 
     /// Whether notifications are heard. If not, waiters still look every `poll`.
@@ -92,9 +97,17 @@ impl Bell {
     async fn listen(&self, direct: &Database) {
         let mut pause = FIRST_PAUSE;
         loop {
+            // Hearing of 20,000 events a second costs this process and the server; not for nobody.
+            while self.rings.receiver_count() == 0 {
+                self.listening.send_replace(Listening::No(None));
+                self.wanted.notified().await;
+            }
             let began = Instant::now();
             let error = match Listener::connect(direct).await {
-                Ok(listener) => self.pass_on(listener).await,
+                Ok(listener) => match self.pass_on(listener).await {
+                    Some(error) => error,
+                    None => continue,
+                },
                 Err(error) => error,
             };
             let lost = self.listening.send_replace(Listening::No(Some(error.to_string())));
@@ -110,19 +123,20 @@ impl Bell {
         }
     }
 
-    /// Rings with every notification, until the connection fails.
-    async fn pass_on(&self, mut listener: Listener) -> sqlx::Error {
+    /// Rings with every notification, until the connection fails; None if nobody waits any more.
+    async fn pass_on(&self, mut listener: Listener) -> Option<sqlx::Error> {
         if let Listening::No(Some(_)) = self.listening.send_replace(Listening::Yes) {
             tracing::info!("notifications are heard again");
         }
         // What was announced while nobody listened.
         self.ring();
-        loop {
+        while self.rings.receiver_count() > 0 {
             match listener.heard(SILENCE, ANSWER).await {
                 Ok(()) => self.ring(),
-                Err(error) => return error,
+                Err(error) => return Some(error),
             }
         }
+        None
     }
 }
 
@@ -156,6 +170,7 @@ mod tests {
     fn bell() -> Wake {
         let bell = Arc::new(Bell {
             rings: watch::Sender::new(0),
+            wanted: Notify::new(),
             listening: watch::Sender::new(Listening::No(None)),
         });
         Wake { bell, poll: Duration::from_hours(1) }

@@ -173,7 +173,7 @@ async fn timed(
 fn listener(wake: &Wake) -> Part {
     let (status, message) = match wake.listening() {
         Listening::Yes => (Status::Ok, "hears notifications".to_owned()),
-        Listening::No(None) => (Status::Ok, "connecting".to_owned()),
+        Listening::No(None) => (Status::Ok, "not needed yet, or connecting".to_owned()),
         Listening::No(Some(why)) => (Status::Warn, format!("hears no notifications: {why}")),
     };
     Part { status, latency_ms: 0.0, message }

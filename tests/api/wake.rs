@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tollgate::consume::wake::{Listening, Wake};
+use tollgate::consume::wake::{Listening, Wake, Waker};
 use tollgate::store::connect::{Database, Route};
 use tollgate::store::wake::Listener;
 
@@ -27,6 +27,8 @@ struct Bench {
     wake: Wake,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Without somebody who waits nobody listens.
+    waiting: Waker,
 }
 
 impl Bench {
@@ -34,7 +36,8 @@ impl Bench {
         let url = postgres::fresh_database().await;
         let stop = CancellationToken::new();
         let (wake, task) = Wake::start(database(&url), HOUR, stop.clone());
-        let bench = Self { pool: PgPool::connect(&url).await.unwrap(), wake, stop, task };
+        let pool = PgPool::connect(&url).await.unwrap();
+        let bench = Self { pool, waiting: wake.subscribe(), wake, stop, task };
         bench.until_connected().await;
         bench
     }
@@ -63,6 +66,26 @@ impl Bench {
         .unwrap();
         assert_eq!(cut, 1, "one listening connection");
     }
+}
+
+/// Hearing of every event costs the server and the gateway.
+#[tokio::test]
+async fn nobody_listens_for_nobody() {
+    let Bench { pool, wake, stop, task, waiting } = Bench::new().await;
+    drop(waiting);
+    sqlx::query("NOTIFY tollgate_events").execute(&pool).await.unwrap();
+    let gone = async {
+        while wake.connected() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, gone).await.expect("an end");
+    assert_eq!(wake.listening(), Listening::No(None));
+    let mut waker = wake.subscribe();
+    timeout(SOON, waker.next()).await.expect("a look at what was missed");
+    assert!(wake.connected());
+    stop.cancel();
+    timeout(SOON, task).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //! dead, skipped by a reset, or comes again. `TOLLGATE_TEST_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -227,12 +229,14 @@ async fn rewinding_at_work_loses_nothing() {
     log.seed_objects(1000, 100).await;
     log.consumer("c", "ordering => 'object', max_attempts => 1000").await;
     let since = Instant::now();
+    let rewound = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = (0..4)
         .map(|_| {
-            let pool = log.pool.clone();
+            let (pool, rewound) = (log.pool.clone(), Arc::clone(&rewound));
             tokio::spawn(async move {
                 let (mut seen, mut last) = (BTreeSet::new(), 0);
                 loop {
+                    let last_lap = rewound.load(SeqCst);
                     assert!(since.elapsed() < Duration::from_mins(2), "something is stuck");
                     let lag = sqlx::query_scalar::<_, i64>(
                         "SELECT lag_events FROM tollgate.consumer_status",
@@ -259,7 +263,7 @@ async fn rewinding_at_work_loses_nothing() {
                             assert_eq!(error.as_database_error().unwrap().code().unwrap(), "40P01");
                         }
                     }
-                    if left == 0 && last == 0 {
+                    if last_lap && left == 0 && last == 0 {
                         return seen;
                     }
                 }
@@ -273,6 +277,7 @@ async fn rewinding_at_work_loses_nothing() {
             assert_eq!(error.as_database_error().unwrap().code().unwrap(), "40P01");
         }
     }
+    rewound.store(true, SeqCst);
     let mut seen = BTreeSet::new();
     for worker in workers {
         seen.extend(worker.await.unwrap());
