@@ -82,15 +82,12 @@ impl Supervisor {
     ) -> Result<(), StoreError> {
         dead_letters::run_once(&self.pool).await?;
         let targets = consumers::targets(&self.pool).await?;
-        running.retain(|_, it| {
-            let stays = targets.contains(&it.row) && !it.engine.is_finished();
-            if !stays {
-                it.stop.cancel();
-                let engine = std::mem::replace(&mut it.engine, tokio::spawn(async {}));
-                ending.spawn(engine);
-            }
-            stays
-        });
+        let changed =
+            |_: &String, it: &mut Running| !targets.contains(&it.row) || it.engine.is_finished();
+        for (_, Running { stop, engine, .. }) in running.extract_if(.., changed) {
+            stop.cancel();
+            ending.spawn(engine);
+        }
         for row in targets {
             if running.contains_key(&row.consumer) {
                 continue;
