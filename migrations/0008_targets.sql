@@ -161,6 +161,10 @@ CREATE FUNCTION tollgate.create_consumer(
 DECLARE
     _cursor bigint := tollgate.starting_point(start);
 BEGIN
+    IF name IS NULL OR name !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$' THEN
+        RAISE EXCEPTION '% is no name for a consumer', quote_nullable(name) USING
+            ERRCODE = 'invalid_name', HINT = 'Use letters, digits, dots, dashes and underscores, 64 at most, and begin with a letter or a digit.';
+    END IF;
     INSERT INTO tollgate.consumers AS c (name, types, ordering, max_attempts, lease, retry_first, retry_most)
     VALUES (create_consumer.name, create_consumer.types, create_consumer.ordering, create_consumer.max_attempts,
             create_consumer.lease, create_consumer.retry_first, create_consumer.retry_most)
@@ -243,6 +247,10 @@ BEGIN
     _t.consumer := set_target.consumer;
     _t.url := coalesce(set_target.url, _t.url);
     _t.kind := CASE WHEN _t.url ~ '^(nats|tls)://' THEN 'nats' ELSE 'push' END;
+    IF _t.url IS NULL OR _t.url !~ '^(https?|nats|tls)://.' THEN
+        RAISE EXCEPTION 'that is no URL to deliver to' USING -- not shown: it may hold a password
+            ERRCODE = 'invalid_parameter_value', HINT = 'A URL begins with http://, https://, nats:// or tls://.';
+    END IF;
     _t.secrets := CASE WHEN _t.kind = 'nats' THEN '{}' ELSE coalesce(set_target.secrets, nullif(_t.secrets, '{}'),
         ARRAY['whsec_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')]) END; -- 244 random bits
     _t.subject := coalesce(set_target.subject, _t.subject, 'stripe');

@@ -186,7 +186,7 @@ async fn mistakes_are_named_with_what_to_do() {
             1,
             "there is a consumer 'app' already (tollgate.alter_consumer",
         ),
-        (&["consumers", "create", "a b"], 1, "consumers_name"),
+        (&["consumers", "create", "a b"], 1, "is no name for a consumer (Use letters"),
         (&["consumers", "create", "x", "--type", "inv*"], 2, "inv*"),
         (
             &["consumers", "create", "x", "--start", "soon"],
@@ -196,7 +196,11 @@ async fn mistakes_are_named_with_what_to_do() {
         (&["consumers", "create", "x", "--ordering", "strict"], 2, "object"),
         (&["consumers", "create", "x", "--lease", "fast"], 2, "--lease"),
         (&["consumers", "create", "x", "--max-attempts", "0"], 1, "consumers_attempts"),
-        (&["consumers", "create", "x", "--url", "ftp://example.com"], 1, "targets_url"),
+        (
+            &["consumers", "create", "x", "--url", "ftp://example.com"],
+            1,
+            "that is no URL to deliver to (A URL begins with http",
+        ),
         (
             &["consumers", "create", "x", "--url", "http://a/", "--timeout", "20s"],
             1,

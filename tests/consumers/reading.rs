@@ -57,7 +57,7 @@ async fn a_consumer_begins_where_it_is_told() {
     for name in ["", "-a", "a b", "é", &"a".repeat(65), "a\n"] {
         assert_eq!(
             log.refusal(format!("SELECT tollgate.create_consumer('{name}')")).await,
-            "consumers_name",
+            "42602",
             "{name}"
         );
     }
