@@ -247,7 +247,10 @@ BEGIN
     _t.consumer := set_target.consumer;
     _t.url := coalesce(set_target.url, _t.url);
     _t.kind := CASE WHEN _t.url ~ '^(nats|tls)://' THEN 'nats' ELSE 'push' END;
-    IF _t.url IS NULL OR _t.url !~ '^(https?|nats|tls)://.' THEN
+    IF _t.url IS NULL THEN
+        RAISE EXCEPTION 'consumer % has no target yet', quote_literal(set_target.consumer) USING
+            ERRCODE = 'invalid_parameter_value', HINT = 'Say the url to deliver to.';
+    ELSIF _t.url !~ '^(https?|nats|tls)://.' THEN
         RAISE EXCEPTION 'that is no URL to deliver to' USING -- not shown: it may hold a password
             ERRCODE = 'invalid_parameter_value', HINT = 'A URL begins with http://, https://, nats:// or tls://.';
     END IF;
