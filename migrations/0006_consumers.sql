@@ -74,7 +74,7 @@ COMMENT ON COLUMN tollgate.targets.rate IS 'Most attempts per second over all re
 COMMENT ON COLUMN tollgate.targets.burst IS 'How many of them may come at once after a quiet time; null for no limit';
 COMMENT ON COLUMN tollgate.targets.breaker_after IS 'Failed attempts in a row after which the circuit breaker opens';
 COMMENT ON COLUMN tollgate.targets.breaker_wait IS 'How long it stays open at first; doubled each time the probe fails, up to 5 minutes';
-COMMENT ON COLUMN tollgate.targets.changed_at IS 'When this was changed last: how gateways notice';
+COMMENT ON COLUMN tollgate.targets.changed_at IS 'When this was changed last';
 
 CREATE TABLE tollgate.consumer_progress (
     consumer         text COLLATE "C" PRIMARY KEY REFERENCES tollgate.consumers ON DELETE CASCADE,

@@ -1,6 +1,7 @@
 //! The user's handlers in SQL: which are registered, and calling one inside a transaction.
 //! What follows from a failure is decided in `ingest::commit` and `maintain::rescue`.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
@@ -46,6 +47,22 @@ impl Pattern {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a type, a family or everything: invoice.paid, invoice.* or *")]
+pub struct NotAPattern;
+
+/// As the CHECK of `tollgate.handlers` has it.
+impl FromStr for Pattern {
+    type Err = NotAPattern;
+
+    fn from_str(text: &str) -> Result<Self, NotAPattern> {
+        let stem = text.strip_suffix(".*").unwrap_or(text);
+        let plain = !stem.is_empty() && !stem.contains(|c: char| c == '*' || c.is_whitespace());
+        if text == "*" || plain { Ok(Self::new(text)) } else { Err(NotAPattern) }
     }
 }
 
@@ -154,7 +171,7 @@ pub async fn drop_handler(connection: &mut PgConnection, name: &str) -> Result<b
 
 #[cfg(test)]
 mod tests {
-    use super::Pattern;
+    use super::{NotAPattern, Pattern};
 
     #[test]
     fn patterns_fit_types() {
@@ -169,6 +186,16 @@ mod tests {
             ("invoice.paid", "invoice.paid.twice", false),
         ] {
             assert_eq!(Pattern::new(pattern).fits(event_type), fits, "{pattern} {event_type}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_a_type_a_family_or_everything() {
+        for good in ["*", "invoice.paid", "invoice.*", "v1.billing.meter.*", "invoice"] {
+            assert_eq!(good.parse(), Ok(Pattern::new(good)));
+        }
+        for bad in ["", ".*", "in*ce", "invoice*", "*.*", "**", "invoice paid", "a.*.b", " *"] {
+            assert_eq!(bad.parse::<Pattern>(), Err(NotAPattern), "{bad:?}");
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Reading the log by position, page by page, for those who follow it without being a consumer.
 //! Keeps no place: where a reader is, it knows itself.
 
-use std::str::FromStr;
-
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
@@ -12,22 +10,6 @@ use super::handlers::Pattern;
 
 /// Most bytes of bodies in one page, but for the last one, which may cross it.
 const BODIES: i64 = 4 << 20;
-
-/// The text is no pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a type, a family or everything: invoice.paid, invoice.* or *")]
-pub struct NotAPattern;
-
-/// As the CHECK of `tollgate.handlers` has it.
-impl FromStr for Pattern {
-    type Err = NotAPattern;
-
-    fn from_str(text: &str) -> Result<Self, NotAPattern> {
-        let stem = text.strip_suffix(".*").unwrap_or(text);
-        let plain = !stem.is_empty() && !stem.contains(|c: char| c == '*' || c.is_whitespace());
-        if text == "*" || plain { Ok(Self::new(text)) } else { Err(NotAPattern) }
-    }
-}
 
 /// Which events a reader wants, and what of them.
 #[derive(Clone, Debug, Default)]
@@ -159,19 +141,4 @@ pub async fn position_before(
 ) -> Result<i64, StoreError> {
     let position = sqlx::query_scalar("SELECT tollgate.position_before($1)").bind(time);
     Ok(position.fetch_one(connection).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_are_a_type_a_family_or_everything() {
-        for good in ["*", "invoice.paid", "invoice.*", "v1.billing.meter.*", "invoice"] {
-            assert_eq!(good.parse(), Ok(Pattern::new(good)));
-        }
-        for bad in ["", ".*", "in*ce", "invoice*", "*.*", "**", "invoice paid", "a.*.b", " *"] {
-            assert_eq!(bad.parse::<Pattern>(), Err(NotAPattern), "{bad:?}");
-        }
-    }
 }
