@@ -14,7 +14,7 @@
 //! | [`ingest`] | the webhook route, the queue, the writers, one attempt at a batch | `stripe`, `store` |
 //! | [`maintain`] | partitions, retention, what failed before | `store` |
 //! | [`consume`] | what happens to an event after COMMIT: claims, pushes, sinks | `stripe`, `store` |
-//! | [`http`] | the listener, health, log lines, errors on the wire | all above |
+//! | [`http`] | the listeners, health, the admin side, log lines, errors on the wire | all above |
 //! | [`replay`] | sends events as Stripe does | `stripe` |
 //! | [`startup`] | wires the parts, takes them down in order | all above |
 //! | [`cli`] | one file per subcommand | all above |

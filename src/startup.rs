@@ -1,23 +1,23 @@
 //! Wires the parts into a running gateway, and takes it down in the right order.
 //! The only place where that happens: a command builds `Settings` and calls this.
 
-use std::path::PathBuf;
+mod admin;
+mod backend;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow, bail};
 use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::consume::push::PrivateTargets;
 use crate::consume::supervisor::Supervisor;
 use crate::consume::wake::Wake;
-use crate::embedded::{self, Postgres};
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
 use crate::ingest::Intake;
@@ -26,137 +26,18 @@ use crate::ingest::lanes::Lanes;
 use crate::ingest::writer::WriterOptions;
 use crate::maintain;
 use crate::maintain::rescue::Rescue;
-use crate::settings::{DatabaseSettings, Settings};
+use crate::settings::Settings;
 use crate::shutdown::Phase;
-use crate::store::connect::{Database, Route};
+use crate::store::connect::Database;
 use crate::store::hooks::Hooks;
-use crate::store::{migrations, status};
+use crate::store::status;
+use admin::AdminServer;
+pub use backend::Backend;
 
-/// How long to wait at start-up for a database that does not answer yet, as when both are started
-/// at once.
-const DATABASE_WAIT: Duration = Duration::from_mins(1);
-
-/// The database, and the server behind it if it is ours.
-#[derive(Debug)]
-pub struct Backend {
-    /// For the writers; may lead through a pooler.
-    pub database: Database,
-    /// The server itself, for everything else.
-    pub direct: Database,
-    embedded: Option<EmbeddedBackend>,
-}
-
-#[derive(Debug)]
-struct EmbeddedBackend {
-    server: Arc<Postgres>,
-    data_dir: PathBuf,
-    supervisor: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Backend {
-    /// Finds the configured database, or starts the embedded one.
-    pub async fn open(settings: &DatabaseSettings) -> anyhow::Result<Self> {
-        if let Some(configured) = Self::configured(settings) {
-            return Ok(configured);
-        }
-        let options = embedded::Options {
-            data_dir: settings.data_dir.clone(),
-            bin_dir: settings.pg_bin.clone(),
-            port: settings.pg_port,
-        };
-        let server = Arc::new(Postgres::start(&options).await?);
-        let database = Database::new(options_of(server.connection()), Route::Direct);
-        let stop = CancellationToken::new();
-        let supervisor = {
-            let (server, stop) = (Arc::clone(&server), stop.clone());
-            tokio::spawn(async move { server.supervise(stop).await })
-        };
-        let data_dir = settings.data_dir.clone();
-        let embedded = Some(EmbeddedBackend { server, data_dir, supervisor, stop });
-        Ok(Self { direct: database.clone(), database, embedded })
-    }
-
-    /// Finds the configured database, or the embedded one that another process runs.
-    pub fn attach(settings: &DatabaseSettings) -> anyhow::Result<Self> {
-        if let Some(configured) = Self::configured(settings) {
-            return Ok(configured);
-        }
-        let Some(connection) = embedded::running(&settings.data_dir) else {
-            bail!(
-                "the embedded database in {} is not running: start tollgate serve or tollgate demo first, or name \
-                 another --data-dir",
-                settings.data_dir.display()
-            );
-        };
-        let database = Database::new(options_of(&connection), Route::Direct);
-        Ok(Self { direct: database.clone(), database, embedded: None })
-    }
-
-    /// The database of `DATABASE_URL`, if that is set.
-    fn configured(settings: &DatabaseSettings) -> Option<Self> {
-        let url = settings.url.as_ref()?;
-        let (database, direct) = match &settings.direct_url {
-            Some(direct) => (
-                Database::new(url.clone(), Route::Pooler),
-                Database::new(direct.clone(), Route::Direct),
-            ),
-            None => {
-                let database = Database::new(url.clone(), Route::Direct);
-                (database.clone(), database)
-            }
-        };
-        Some(Self { database, direct, embedded: None })
-    }
-
-    /// Brings the schema up to date; waits a while for a database that does not answer.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + DATABASE_WAIT;
-        let mut connection = loop {
-            match self.direct.connect().await {
-                Ok(connection) => break connection,
-                // The server answered: waiting will not change its mind.
-                Err(error @ sqlx::Error::Database(_)) if !starting_up(&error) => {
-                    return Err(error).context(format!("cannot open {}", self.direct.describe()));
-                }
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(error).context(format!("cannot reach {}", self.direct.describe()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, database = self.direct.describe(), "waiting for the database");
-                    sleep(Duration::from_secs(1)).await;
-                }
-            }
-        };
-        migrations::run(&mut connection)
-            .await
-            .with_context(|| format!("cannot migrate {}", self.direct.describe()))
-    }
-
-    /// Stops the embedded server, if there is one.
-    pub async fn close(self) -> anyhow::Result<()> {
-        if let Some(embedded) = self.embedded {
-            embedded.stop.cancel();
-            embedded.supervisor.await.context("the supervisor of Postgres failed")?;
-            embedded.server.stop().await?;
-        }
-        Ok(())
-    }
-}
-
-/// SQLSTATE 57P03: the server is starting, or recovering from a crash.
-fn starting_up(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57P03")
-}
-
-/// How the gateway itself reaches the embedded server: over its socket, which is faster than TCP.
-fn options_of(connection: &embedded::Connection) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass()
-        .socket(&connection.socket_dir)
-        .port(connection.port)
-        .username(&connection.user)
-        .password(&connection.password)
-        .database(&connection.database)
+/// What is bound before anything else is done.
+struct Sockets {
+    listener: Listener,
+    admin: Option<admin::Socket>,
 }
 
 /// A running gateway.
@@ -164,6 +45,7 @@ fn options_of(connection: &embedded::Connection) -> PgConnectOptions {
 pub struct Gateway {
     backend: Backend,
     listener: Listener,
+    admin: Option<AdminServer>,
     server: JoinHandle<std::io::Result<()>>,
     server_handle: ServerHandle,
     lanes: Arc<Lanes>,
@@ -200,6 +82,7 @@ impl Gateway {
         // First, because a port that is taken is found out at once.
         let listener = Listener::bind(settings.listen)
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let admin = settings.admin.map(admin::bind).transpose()?;
         let backend = Backend::open(&settings.database).await?;
         if settings.database.migrate {
             match stop.run_until_cancelled(backend.migrate()).await {
@@ -214,12 +97,13 @@ impl Gateway {
                 }
             }
         }
-        Self::start_on(backend, listener, settings, clock, hooks).await.map(Some)
+        let sockets = Sockets { listener, admin };
+        Self::start_on(backend, sockets, settings, clock, hooks).await.map(Some)
     }
 
     async fn start_on(
         backend: Backend,
-        listener: Listener,
+        sockets: Sockets,
         settings: Settings,
         clock: Clock,
         hooks: Hooks,
@@ -236,16 +120,22 @@ impl Gateway {
             pool: pool.clone(),
             lanes: Arc::clone(&lanes),
             phase: phase.clone(),
-            wake: Some(wake),
+            wake: Some(wake.clone()),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
         let intake = Intake {
             endpoints: settings.endpoints,
-            clock,
+            clock: clock.clone(),
             tolerance: settings.tolerance,
             body: settings.http.body,
             write_deadline: settings.writing.deadline,
         };
+        let Sockets { listener, admin } = sockets;
+        let admin = admin.map(|socket| {
+            let pool = backend.direct.pool(admin::CONNECTIONS);
+            AdminServer::start(socket, pool, parts.clone(), wake, clock.clone())
+        });
+        let admin = admin.transpose()?;
         let serving = listener.serve(
             intake,
             Arc::clone(&lanes),
@@ -269,6 +159,7 @@ impl Gateway {
         Ok(Self {
             backend,
             listener,
+            admin,
             server: tokio::spawn(server),
             server_handle,
             lanes,
@@ -283,6 +174,11 @@ impl Gateway {
 
     pub fn address(&self) -> std::net::SocketAddr {
         self.listener.address()
+    }
+
+    /// Where the dashboard, the admin API and metrics are, if anywhere.
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().map(AdminServer::address)
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -312,6 +208,10 @@ impl Gateway {
         let written = timeout(self.shutdown_timeout, self.lanes.drain()).await;
         self.background_stop.cancel();
         let ended = timeout(self.shutdown_timeout, self.background).await;
+        // Late, so that the way down can be watched.
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
         drop(timeout(self.shutdown_timeout, self.pool.close()).await);
         self.backend.close().await?;
         written.context("the writers did not finish in time")?;

@@ -53,6 +53,7 @@ impl Gateway {
             .env_remove("DATABASE_URL")
             .env("TOLLGATE_DATA_DIR", dir.path().join("data"))
             .env("TOLLGATE_LISTEN", address.to_string())
+            .env("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0")
             .env("STRIPE_WEBHOOK_SECRET", secret)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -62,7 +62,7 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
         stop.cancel();
     } else if !stop.is_cancelled() {
         let data_dir = data_dir.display();
-        println!("\n{}", next_steps(&url, gateway.address(), &secret, &data_dir.to_string()));
+        println!("\n{}", next_steps(&url, &gateway, &secret, &data_dir.to_string()));
     }
     gateway.run_until(stop).await?;
     Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -93,9 +93,11 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
         None => secret.to_owned(),
     };
     flags.set("stripe_webhook_secret", secrets);
-    if let Some(listen) = layers.get("listen").and_then(|listen| parse::address(&listen.text).ok())
-    {
-        flags.set("listen", free_or_other(listen).to_string());
+    for listener in ["listen", "admin_listen"] {
+        let address = layers.get(listener).and_then(|set| parse::address(&set.text).ok());
+        if let Some(address) = address {
+            flags.set(listener, free_or_other(address).to_string());
+        }
     }
     Ok(())
 }
@@ -153,9 +155,14 @@ async fn contents(pool: &sqlx::PgPool) -> anyhow::Result<String> {
     Ok(format!("{}\nin quarantine: {quarantined}", table::text(&counts)))
 }
 
-fn next_steps(url: &str, address: SocketAddr, secret: &str, data_dir: &str) -> String {
+fn next_steps(url: &str, gateway: &Gateway, secret: &str, data_dir: &str) -> String {
+    let address = gateway.address();
+    let dashboard = gateway
+        .admin_address()
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}/"));
     format!(
         r#"The gateway is up until Ctrl-C.
+  dashboard   {dashboard}
   deliveries  {url}
   readiness   http://{address}/readyz
   secret      {secret}

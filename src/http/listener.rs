@@ -48,6 +48,11 @@ impl Listener {
         self.address
     }
 
+    /// A copy of the socket, for the server to close.
+    pub(super) fn socket(&self) -> std::io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// Starts serving; the server must be awaited, and is stopped through its handle.
     pub fn serve(
         &self,
@@ -78,7 +83,7 @@ impl Listener {
         .client_disconnect_timeout(LINGER)
         .shutdown_timeout(shutdown_timeout.as_secs().max(1))
         .disable_signals()
-        .listen(self.socket.try_clone()?)?;
+        .listen(self.socket()?)?;
         Ok(server.run())
     }
 

@@ -19,7 +19,7 @@ struct Problem<'a> {
 }
 
 /// Completes an answer whose status is set.
-fn problem(
+pub(super) fn problem(
     mut response: HttpResponseBuilder,
     status: StatusCode,
     code: &str,

@@ -16,6 +16,7 @@ use crate::ingest::body::BodyLimits;
 use crate::ingest::queue::Limits;
 use crate::ingest::{Endpoint, EndpointName, Endpoints, LivemodeRule};
 use crate::store::events::Notify;
+use crate::store::tokens::Hashed;
 use crate::stripe::signature::{SigningSecret, Tolerance};
 use layers::{Layers, Origin, Problem, RawEndpoint};
 
@@ -26,6 +27,8 @@ const LEAST_RETENTION: Duration = Duration::from_hours(35 * 24);
 #[derive(Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
+    /// None: no admin listener.
+    pub admin: Option<AdminSettings>,
     pub endpoints: Endpoints,
     pub tolerance: Tolerance,
     pub database: DatabaseSettings,
@@ -37,6 +40,14 @@ pub struct Settings {
     pub drain: Duration,
     pub shutdown_timeout: Duration,
     pub log: LogSettings,
+}
+
+/// Where the gateway is looked at and operated.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminSettings {
+    pub listen: SocketAddr,
+    /// None on loopback only.
+    pub token: Option<Hashed>,
 }
 
 /// Where events are written to.
@@ -136,6 +147,7 @@ impl Settings {
         let mut read = Reader { layers, problems: Vec::new() };
         let settings = Self {
             listen: read.required("listen", SocketAddr::from(([127, 0, 0, 1], 0)), parse::address),
+            admin: admin(&mut read),
             endpoints: endpoints(&mut read),
             tolerance: read.required("tolerance", Tolerance::default(), |text| {
                 let seconds = parse::timeout(text)?.as_secs();
@@ -179,6 +191,27 @@ impl Settings {
         }
         if read.problems.is_empty() { Ok(settings) } else { Err(read.problems) }
     }
+}
+
+fn admin(read: &mut Reader<'_>) -> Option<AdminSettings> {
+    let listen = read.required("admin_listen", None, |text| match text.trim() {
+        "off" => Ok(None),
+        text => parse::address(text).map(Some).map_err(|_| {
+            "expected an address and a port, for example 127.0.0.1:9090, or off".into()
+        }),
+    });
+    let token = read.optional("admin_token", str::parse::<Hashed>);
+    let listen = listen?;
+    // The layer and not what was parsed of it: a token that is wrong has been told of.
+    if !listen.ip().is_loopback() && read.layers.get("admin_token").is_none() {
+        read.optional("admin_listen", |_| {
+            Err::<(), _>(
+                "others can connect there, so admin_token must be set (TOLLGATE_ADMIN_TOKEN)"
+                    .into(),
+            )
+        });
+    }
+    Some(AdminSettings { listen, token })
 }
 
 fn database(read: &mut Reader<'_>) -> DatabaseSettings {

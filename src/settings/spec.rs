@@ -37,6 +37,17 @@ pub const ALL: &[Setting] = &[
         "127.0.0.1:8080",
         "Address and port for Stripe's deliveries and health checks",
     ),
+    setting(
+        "admin_listen",
+        "TOLLGATE_ADMIN_LISTEN",
+        "127.0.0.1:9090",
+        "Address and port for the dashboard, the admin API and metrics; off for none",
+    ),
+    secret(
+        "admin_token",
+        "TOLLGATE_ADMIN_TOKEN",
+        "Token with which these are used; required unless admin_listen is a loopback address",
+    ),
     secret(
         "stripe_webhook_secret",
         "STRIPE_WEBHOOK_SECRET",

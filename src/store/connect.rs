@@ -103,6 +103,22 @@ pub async fn within<T>(
     Err(sqlx::Error::PoolTimedOut)
 }
 
+/// Does `work` in a transaction on a connection of the pool; the server ends what takes longer than
+/// `limit`. Must run in a task that nobody cancels (see `Database::pool`).
+pub async fn transact<T, E: From<sqlx::Error>>(
+    pool: &PgPool,
+    limit: Duration,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    let set = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+    sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *transaction).await?;
+    let done = work(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(done)
+}
+
 /// A connection that writes, one transaction at a time.
 #[derive(Debug)]
 pub struct WriterConnection {

@@ -1,6 +1,7 @@
 //! The only SQL in Tollgate, apart from `migrations/`: one file per table or duty.
 //! Decides nothing: what to write and when is up to `ingest` and `maintain`.
 
+pub mod audit;
 pub mod connect;
 pub mod consumer_admin;
 pub mod consumers;
@@ -17,6 +18,7 @@ pub mod quarantine;
 pub mod reading;
 pub mod rebuild;
 pub mod status;
+pub mod tokens;
 pub mod wake;
 
 pub use error::{Fault, StoreError};

@@ -21,6 +21,8 @@ async fn a_line_names_the_event_and_holds_neither_secret_nor_body() {
             "debug",
             "--drain",
             "0s",
+            "--admin-listen",
+            "off",
             "--listen",
             &address,
         ])

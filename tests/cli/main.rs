@@ -195,7 +195,8 @@ fn a_queue_that_cannot_take_the_largest_body_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_waiting_for_the_database_is_heeded() {
     let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--database-url", "postgres://x@127.0.0.1:1/x"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
+        .args(["--database-url", "postgres://x@127.0.0.1:1/x"])
         .env("STRIPE_WEBHOOK_SECRET", SECRET)
         .kill_on_drop(true)
         .spawn()

@@ -92,6 +92,7 @@ impl Logged {
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--log-format", "json", "--drain", "0s"])
             .args(["--listen", &address.to_string()])
+            .args(["--admin-listen", "127.0.0.1:0"])
             .args(flags)
             .env("STRIPE_WEBHOOK_SECRET", support::SECRET)
             .env("DATABASE_URL", database_url)

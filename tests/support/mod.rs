@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,9 +57,20 @@ pub fn client() -> reqwest::Client {
     http_client::builder(&any).timeout(Duration::from_secs(30)).build().unwrap()
 }
 
+/// Sends these fields as a form of a page does.
+pub fn form(request: reqwest::RequestBuilder, fields: &[(&str, &str)]) -> reqwest::RequestBuilder {
+    let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let pairs = fields.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+    request
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(pairs.collect::<Vec<_>>().join("&"))
+}
+
 /// A gateway under test, in this process, on a database of its own.
 pub struct App {
     pub address: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
     pub pool: PgPool,
     pub database_url: String,
     client: reqwest::Client,
@@ -91,6 +103,15 @@ impl Answer {
     }
 }
 
+async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.text().await.unwrap(),
+    }
+}
+
 impl App {
     pub async fn spawn() -> Self {
         Self::spawn_with(&[]).await
@@ -120,6 +141,7 @@ impl App {
     ) -> Self {
         let mut flags: BTreeMap<&'static str, String> = [
             ("listen", "127.0.0.1:0"),
+            ("admin_listen", "127.0.0.1:0"),
             ("stripe_webhook_secret", SECRET),
             ("database_url", database_url),
             ("drain", "0s"),
@@ -132,10 +154,11 @@ impl App {
         let settings = Settings::parse(&Layers::gather(&inputs).unwrap()).unwrap();
         let stop = CancellationToken::new();
         let gateway = Gateway::start(settings, Clock::system(), &stop).await.unwrap().unwrap();
-        let address = gateway.address();
+        let (address, admin) = (gateway.address(), gateway.admin_address().unwrap());
         let running = tokio::spawn(gateway.run_until(stop.clone()));
         Self {
             address,
+            admin,
             pool: PgPool::connect(database_url).await.unwrap(),
             database_url: database_url.to_owned(),
             client: client(),
@@ -148,6 +171,22 @@ impl App {
         format!("http://{}{path}", self.address)
     }
 
+    /// A path of the admin listener.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    /// Sends a request to the admin listener; the caller adds to it what it wants.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Answer {
+        let request = self.client.request(method.parse().unwrap(), self.admin_url(path));
+        answer(with(request)).await
+    }
+
     /// Sends a request; the caller adds to it what it wants.
     pub async fn request(
         &self,
@@ -156,12 +195,7 @@ impl App {
         with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Answer {
         let request = self.client.request(method.parse().unwrap(), self.url(path));
-        let response = with(request).send().await.unwrap();
-        Answer {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            body: response.text().await.unwrap(),
-        }
+        answer(with(request)).await
     }
 
     /// Delivers a body as Stripe would, signed now.

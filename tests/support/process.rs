@@ -32,6 +32,7 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command
             .args(["serve", "--log", "error", "--listen", &address.to_string()])
+            .args(["--admin-listen", "127.0.0.1:0"])
             .args(flags)
             .env("STRIPE_WEBHOOK_SECRET", SECRET)
             .env_remove("DATABASE_URL")
