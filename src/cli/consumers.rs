@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 use sqlx::PgConnection;
 
-use super::database::{connect, said};
+use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
 use crate::store::consumer_admin::{self, ConsumerOptions, TargetOptions};
@@ -231,7 +232,10 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
         Action::List(args) => list(&args).await?,
         Action::Alter(args) => alter(args).await?,
         Action::Untarget(Named { name, flags }) => {
-            said(consumer_admin::unset_target(&mut connect(&flags).await?, &name).await)?;
+            act(&flags, "consumer.untarget", &name, json!({}), async |connection| {
+                consumer_admin::unset_target(connection, &name).await
+            })
+            .await?;
             println!("{name} is claimed from in SQL now");
         }
         Action::Secret(Named { name, flags }) => {
@@ -244,21 +248,32 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
             println!("{}", secrets.join("\n"));
         }
         Action::Pause { name, because, flags } => {
-            let mut connection = connect(&flags).await?;
-            said(consumer_admin::pause(&mut connection, &name, because.as_deref()).await)?;
+            act(&flags, "consumer.pause", &name, json!({"because": because}), async |connection| {
+                consumer_admin::pause(connection, &name, because.as_deref()).await
+            })
+            .await?;
             println!("paused {name}");
         }
         Action::Resume(Named { name, flags }) => {
-            said(consumer_admin::resume(&mut connect(&flags).await?, &name).await)?;
+            act(&flags, "consumer.resume", &name, json!({}), async |connection| {
+                consumer_admin::resume(connection, &name).await
+            })
+            .await?;
             println!("resumed {name}");
         }
         Action::Reset { name, to, flags } => {
-            let mut connection = connect(&flags).await?;
-            let cursor = said(consumer_admin::reset(&mut connection, &name, &to).await)?;
+            let cursor =
+                act(&flags, "consumer.reset", &name, json!({"to": to}), async |connection| {
+                    consumer_admin::reset(connection, &name, &to).await
+                });
+            let cursor = cursor.await?;
             println!("{name} goes on after position {cursor}");
         }
         Action::Drop(Named { name, flags }) => {
-            said(consumer_admin::drop_consumer(&mut connect(&flags).await?, &name).await)?;
+            act(&flags, "consumer.drop", &name, json!({}), async |connection| {
+                consumer_admin::drop_consumer(connection, &name).await
+            })
+            .await?;
             println!("dropped {name}");
         }
     }
@@ -267,11 +282,11 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let CreateArgs { name, start, consumer, target, flags } = args;
-    let mut connection = connect(&flags).await?;
     let (options, target) = (consumer.options(), target.options());
-    let made =
-        consumer_admin::create(&mut connection, &name, &start, &options, target.as_ref()).await;
-    let (cursor, secret) = said(made)?;
+    let made = act(&flags, "consumer.create", &name, json!({"start": start}), async |connection| {
+        consumer_admin::create(connection, &name, &start, &options, target.as_ref()).await
+    });
+    let (cursor, secret) = made.await?;
     println!("made {name}, which begins after position {cursor}");
     tell_secret(secret);
     Ok(())
@@ -279,12 +294,14 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 
 async fn alter(args: AlterArgs) -> anyhow::Result<()> {
     let AlterArgs { name, consumer, target, flags } = args;
-    let mut connection = connect(&flags).await?;
-    // A secret that is known already is not shown again unasked.
-    let fresh = consumer_admin::secrets(&mut connection, &name).await?.is_empty();
     let (options, target) = (consumer.options(), target.options());
-    let altered = consumer_admin::alter(&mut connection, &name, &options, target.as_ref()).await;
-    tell_secret(said(altered)?.filter(|_| fresh));
+    let altered = act(&flags, "consumer.alter", &name, json!({}), async |connection| {
+        // A secret that is known already is not shown again unasked.
+        let fresh = consumer_admin::secrets(connection, &name).await?.is_empty();
+        let secret = consumer_admin::alter(connection, &name, &options, target.as_ref()).await?;
+        Ok(secret.filter(|_| fresh))
+    });
+    tell_secret(altered.await?);
     println!("changed {name}");
     Ok(())
 }

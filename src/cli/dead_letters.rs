@@ -4,12 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::consumers::must_exist;
-use super::database::{connect, said};
+use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
 use super::tail::harmless;
@@ -85,6 +86,16 @@ impl Which {
     fn selection(&self) -> Selection<'_> {
         Selection { consumer: &self.consumer, position: self.position, since: self.since }
     }
+
+    async fn act(
+        &self,
+        action: &str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<i64, sqlx::Error>,
+    ) -> anyhow::Result<i64> {
+        let since = self.since.and_then(|since| since.format(&Rfc3339).ok());
+        let detail = json!({"position": self.position, "since": since});
+        act(&self.flags, action, &self.consumer, detail, work).await
+    }
 }
 
 fn time_of(text: &str) -> Result<OffsetDateTime, String> {
@@ -101,15 +112,16 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
             show(&consumer, position, json, &flags).await?;
         }
         Action::Retry(which) => {
-            let mut connection = connect(&which.flags).await?;
-            let done = consumer_admin::retry_dead_letters(&mut connection, which.selection()).await;
-            told(said(done)?, &which, "will be tried again now")?;
+            let done = which.act("dead_letters.retry", async |connection| {
+                consumer_admin::retry_dead_letters(connection, which.selection()).await
+            });
+            told(done.await?, &which, "will be tried again now")?;
         }
         Action::Discard(which) => {
-            let mut connection = connect(&which.flags).await?;
-            let done =
-                consumer_admin::discard_dead_letters(&mut connection, which.selection()).await;
-            told(said(done)?, &which, "discarded")?;
+            let done = which.act("dead_letters.discard", async |connection| {
+                consumer_admin::discard_dead_letters(connection, which.selection()).await
+            });
+            told(done.await?, &which, "discarded")?;
         }
     }
     Ok(ExitCode::SUCCESS)

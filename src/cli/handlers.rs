@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 use sqlx::PgConnection;
 
-use super::database::connect;
+use super::database::{act, act_if_there, connect};
 use super::flags::SettingFlags;
 use super::table;
 use crate::store::failures;
@@ -108,20 +109,35 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
                 timeout: args.timeout,
                 max_attempts: args.max_attempts,
             };
-            let name = handlers::register(&mut connect(&args.flags).await?, &handler).await?;
+            let detail = json!({"pattern": args.pattern, "policy": handler.policy.as_str()});
+            let made =
+                act(&args.flags, "handler.register", &args.function, detail, async |connection| {
+                    handlers::register(connection, &handler).await
+                });
+            let name = made.await?;
             println!("registered {name}");
         }
         Action::List(args) => list(&mut connect(&args.flags).await?).await?,
         Action::Drop { name, flags } => {
-            if !handlers::drop_handler(&mut connect(&flags).await?, &name).await? {
+            let dropped = act_if_there(&flags, "handler.drop", &name, async |connection| {
+                handlers::drop_handler(connection, &name).await
+            });
+            if !dropped.await? {
                 anyhow::bail!("there is no handler {name:?}: see tollgate handlers list");
             }
             println!("dropped {name}");
         }
         Action::Failures(args) => list_failures(&mut connect(&args.flags).await?).await?,
         Action::Retry { failure, name, flags } => {
-            let due =
-                failures::retry(&mut connect(&flags).await?, failure, name.as_deref()).await?;
+            let subject = name.as_deref().unwrap_or_default();
+            let due = act(
+                &flags,
+                "failures.retry",
+                subject,
+                json!({"failure": failure}),
+                async |connection| failures::retry(connection, failure, name.as_deref()).await,
+            );
+            let due = due.await?;
             println!("{due} will be tried again now");
         }
     }

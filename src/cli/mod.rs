@@ -17,6 +17,7 @@ mod replay;
 mod serve;
 mod table;
 mod tail;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     Rebuild(rebuild::RebuildArgs),
     Tail(tail::TailArgs),
+    Tokens(tokens::TokensArgs),
     Replay(replay::ReplayArgs),
     #[command(hide = true)]
     Fixtures(fixtures::FixturesArgs),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
             Command::Tail(args) => tail::run(args).await,
+            Command::Tokens(args) => tokens::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Fixtures(args) => fixtures::run(&args),
         }

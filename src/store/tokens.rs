@@ -106,6 +106,21 @@ pub struct Holder {
     pub scope: Scope,
 }
 
+/// Whether a token may have this name; what it should have been, if not. The database checks the same.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inside = |byte: u8| plain(byte) || b"_.-".contains(&byte);
+    if matches!(name, "admin" | "local") {
+        return Err(
+            "is what the audit log calls those without a token of their own: choose another name",
+        );
+    }
+    if name.len() > 63 || !name.bytes().next().is_some_and(plain) || !name.bytes().all(inside) {
+        return Err("expected a name of lower case letters, digits, and - . _ inside, at most 63");
+    }
+    Ok(())
+}
+
 /// A token as people see it.
 #[derive(Clone, Debug)]
 pub struct TokenLine {

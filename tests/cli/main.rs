@@ -6,6 +6,7 @@ mod consumers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail;
+mod tokens;
 
 use std::net::TcpListener;
 use std::path::Path;
