@@ -12,7 +12,7 @@
 //! | [`stripe`] | the domain, pure: signature, event, kinds, snapshot, order | nothing of ours |
 //! | [`store`] | the only SQL | `stripe` |
 //! | [`ingest`] | the webhook route, the queue, the writers, one attempt at a batch | `stripe`, `store` |
-//! | [`maintain`] | partitions, retention, what failed before | `store` |
+//! | [`maintain`] | partitions, retention, what failed before, counts by the minute | `store`, `ingest` |
 //! | [`consume`] | what happens to an event after COMMIT: claims, pushes, sinks | `stripe`, `store` |
 //! | [`http`] | the listeners, health, the admin side, log lines, errors on the wire | all above |
 //! | [`replay`] | sends events as Stripe does | `stripe` |

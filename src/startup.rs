@@ -26,6 +26,7 @@ use crate::ingest::lanes::Lanes;
 use crate::ingest::writer::WriterOptions;
 use crate::maintain;
 use crate::maintain::rescue::Rescue;
+use crate::maintain::traffic::Ledger;
 use crate::settings::Settings;
 use crate::shutdown::Phase;
 use crate::store::connect::Database;
@@ -110,11 +111,11 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let pool = backend.direct.pool(settings.database.pool);
         warn_of_unsafe_server(&pool).await;
-        let commit = Arc::new(commit_options(&settings, Arc::clone(&hooks)));
-        let lanes = Arc::new(lanes(&settings, commit, &backend.database));
+        let commit = Arc::new(commit_options(&settings, hooks));
+        let lanes = Arc::new(lanes(&settings, &commit, &backend.database));
         let background_stop = CancellationToken::new();
         let (background, wake) =
-            in_background(&settings, &pool, &backend.direct, &clock, hooks, &background_stop);
+            in_background(&settings, &pool, &backend.direct, &clock, &commit, &background_stop);
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
@@ -129,6 +130,7 @@ impl Gateway {
             tolerance: settings.tolerance,
             body: settings.http.body,
             write_deadline: settings.writing.deadline,
+            traffic: Arc::clone(&commit.traffic),
         };
         let Sockets { listener, admin } = sockets;
         let admin = admin.map(|socket| {
@@ -223,9 +225,9 @@ impl Gateway {
     }
 }
 
-fn lanes(settings: &Settings, commit: Arc<CommitOptions>, database: &Database) -> Lanes {
+fn lanes(settings: &Settings, commit: &Arc<CommitOptions>, database: &Database) -> Lanes {
     let writing = settings.writing;
-    let options = WriterOptions { batch: writing.batch, commit };
+    let options = WriterOptions { batch: writing.batch, commit: Arc::clone(commit) };
     let (threads, largest) = (settings.http.workers, settings.http.body.size);
     Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)
 }
@@ -238,6 +240,7 @@ fn commit_options(settings: &Settings, hooks: Hooks) -> CommitOptions {
         // So that a connection that died without a word leaves time for another try.
         limit: writing.deadline / 3,
         hooks,
+        traffic: Arc::default(),
     }
 }
 
@@ -247,10 +250,12 @@ fn in_background(
     pool: &PgPool,
     direct: &Database,
     clock: &Clock,
-    hooks: Hooks,
+    commit: &CommitOptions,
     stop: &CancellationToken,
 ) -> (JoinHandle<()>, Wake) {
-    let rescue = Rescue::new(direct.clone(), hooks).run(stop.clone());
+    let ledger =
+        Ledger::new(clock.clone(), Arc::clone(&commit.traffic)).run(pool.clone(), stop.clone());
+    let rescue = Rescue::new(direct.clone(), Arc::clone(&commit.hooks)).run(stop.clone());
     let duties = maintain::run(pool.clone(), settings.retention, clock.clone(), stop.clone());
     let (wake, listening) = Wake::start(direct.clone(), settings.consuming.poll, stop.clone());
     let supervisor = Supervisor {
@@ -263,7 +268,7 @@ fn in_background(
     };
     let consumers = supervisor.run(stop.clone());
     let all = async move {
-        let ((), (), (), _) = tokio::join!(duties, rescue, consumers, listening);
+        let ((), (), (), (), _) = tokio::join!(duties, ledger, rescue, consumers, listening);
     };
     (tokio::spawn(all), wake)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::traffic::Traffic;
 use crate::store::connect::{Transaction, WriterConnection};
 use crate::store::events::{self, NewEvent, Notify, Recorded};
 use crate::store::failures::{self, Failed, Stage};
@@ -14,6 +15,7 @@ use crate::store::hooks::{Handler, Hooks};
 use crate::store::objects::{self, Crowd, ObjectRow};
 use crate::store::projections::{self, Decision, Written};
 use crate::store::{Fault, StoreError};
+use crate::stripe::order::Basis;
 
 /// The share of an attempt's time that handlers may take; what is left then is put off.
 const HANDLERS_SHARE: f64 = 0.6;
@@ -30,6 +32,7 @@ pub struct CommitOptions {
     /// Longest that an attempt may take.
     pub limit: Duration,
     pub hooks: Hooks,
+    pub traffic: Arc<Traffic>,
 }
 
 /// Why a batch was not committed.
@@ -89,7 +92,8 @@ impl Committer {
         }
         let mut plan = Plan::default();
         loop {
-            let steps = Steps { committer: self, started, batch, rows: &rows, plan: &plan };
+            let noted = Noted::default();
+            let steps = Steps { committer: self, started, batch, rows: &rows, plan: &plan, noted };
             match steps.run(connection).await {
                 Err(CommitError::Store(error)) if error.fault() == Fault::Handlers => {
                     self.registered = connection.handlers().await?;
@@ -105,8 +109,9 @@ impl Committer {
                     plan.parked = Some(why);
                 }
                 Err(error) => return Err(error),
-                Ok((recorded, needed)) => {
+                Ok(Done { recorded, needed, noted }) => {
                     self.stepwise = needed;
+                    noted.count(&self.options.traffic);
                     return Ok(recorded);
                 }
             }
@@ -140,18 +145,38 @@ struct Steps<'a> {
     batch: &'a [&'a NewEvent],
     rows: &'a [ObjectRow<'a>],
     plan: &'a Plan,
+    noted: Noted,
+}
+
+/// What is counted once it is committed.
+#[derive(Default)]
+struct Noted {
+    ties: Vec<Basis>,
+    failures: Vec<Stage>,
+}
+
+impl Noted {
+    fn count(&self, traffic: &Traffic) {
+        self.ties.iter().for_each(|basis| traffic.tied(*basis));
+        self.failures.iter().for_each(|stage| traffic.failed(stage));
+    }
+}
+
+/// What came of a transaction.
+struct Done {
+    recorded: Vec<Recorded>,
+    /// Whether one statement would not have done.
+    needed: bool,
+    noted: Noted,
 }
 
 impl<'a> Steps<'a> {
-    /// Also says whether one statement would not have done.
-    async fn run(
-        &self,
-        connection: &mut WriterConnection,
-    ) -> Result<(Vec<Recorded>, bool), CommitError> {
+    async fn run(mut self, connection: &mut WriterConnection) -> Result<Done, CommitError> {
         let mut transaction = connection.begin().await?;
         let (new, mut decisions) = self.write(&mut transaction).await?;
         let called = self.has_handlers(&new);
         let needed = called || !decisions.is_empty();
+        self.noted.ties = decisions.iter().map(Decision::basis).collect();
         if called {
             // Handlers see the tables as they will be.
             projections::settle(&mut transaction, &decisions).await?;
@@ -165,7 +190,7 @@ impl<'a> Steps<'a> {
             Ok::<_, StoreError>(recorded)
         };
         match finish.await {
-            Ok(recorded) => Ok((recorded, needed)),
+            Ok(recorded) => Ok(Done { recorded, needed, noted: self.noted }),
             Err(error) if called && error.is_about_statement() => {
                 Err(CommitError::Spoiled(error.to_string()))
             }
@@ -175,7 +200,7 @@ impl<'a> Steps<'a> {
 
     /// Log and billing tables; returns the new events, and what is still to be written to the tables.
     async fn write(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
     ) -> Result<(Vec<&'a NewEvent>, Vec<Decision>), CommitError> {
         let generation = self.committer.registered.generation;
@@ -207,7 +232,7 @@ impl<'a> Steps<'a> {
 
     /// Calls what is registered for each new event.
     async fn call_handlers(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         new: &[&'a NewEvent],
     ) -> Result<(), CommitError> {
@@ -223,7 +248,7 @@ impl<'a> Steps<'a> {
     }
 
     async fn call(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         event: &NewEvent,
         handler: Handler<'_>,
@@ -253,7 +278,7 @@ impl<'a> Steps<'a> {
     }
 
     async fn keep_failure(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         event: &NewEvent,
         stage: Stage,
@@ -271,6 +296,8 @@ impl<'a> Steps<'a> {
             attempts,
             retry_in: again.then_some(retry_in),
         };
-        Ok(failures::keep(transaction, &failed).await?)
+        failures::keep(transaction, &failed).await?;
+        self.noted.failures.push(failed.stage);
+        Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! The webhook route: bytes in, an answer out once the event is committed.
 //! Reads the request and asks the parts; each step's own rules live with the part.
 
+use std::sync::Arc;
+
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use super::body::{self, BodyLimits};
 use super::error::NotWritten;
 use super::queue::{Outcome, Queue, Work};
+use super::traffic::Traffic;
 use super::{Endpoint, EndpointName, Endpoints, IngestError};
 use crate::clock::Clock;
 use crate::store::events::{NewEvent, Source};
@@ -27,6 +30,7 @@ pub struct Intake {
     pub body: BodyLimits,
     /// How long an event may take from here to COMMIT before the sender is told to come back.
     pub write_deadline: std::time::Duration,
+    pub traffic: Arc<Traffic>,
 }
 
 /// What became known of a delivery while it was handled: for its span and its log line.
@@ -36,6 +40,41 @@ pub struct Delivery {
     pub event_id: Option<EventId>,
     pub event_type: Option<String>,
     pub outcome: Option<Outcome>,
+    /// Bytes of the body, once it is read.
+    pub bytes: usize,
+}
+
+/// Counts a delivery once, when it ends: also if the sender hangs up and the handler is dropped.
+struct Counted<'a> {
+    traffic: &'a Traffic,
+    started: Instant,
+    delivery: Delivery,
+    done: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn begin(traffic: &'a Traffic) -> Self {
+        Self { traffic, started: Instant::now(), delivery: Delivery::default(), done: false }
+    }
+
+    fn answered(&mut self, refusal: Option<&IngestError>) -> Delivery {
+        let delivery = std::mem::take(&mut self.delivery);
+        let answer = refusal.map_or(delivery.outcome.as_ref().map(Ok), |error| Some(Err(error)));
+        if let Some(answer) = answer {
+            let (event_type, took) = (delivery.event_type.as_deref(), self.started.elapsed());
+            self.traffic.answered(answer, event_type, delivery.bytes, took);
+            self.done = true;
+        }
+        delivery
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.traffic.abandoned(self.delivery.bytes, self.started.elapsed());
+        }
+    }
 }
 
 /// The body of a 200.
@@ -78,9 +117,10 @@ impl Intake {
         endpoint: &str,
         queue: &Queue,
     ) -> Result<HttpResponse, IngestError> {
-        let mut delivery = Delivery::default();
-        let answer = self.handle(request, &mut payload, endpoint, queue, &mut delivery).await;
-        request.extensions_mut().insert(delivery);
+        let mut counted = Counted::begin(&self.traffic);
+        let delivery = &mut counted.delivery;
+        let answer = self.handle(request, &mut payload, endpoint, queue, delivery).await;
+        request.extensions_mut().insert(counted.answered(answer.as_ref().err()));
         answer
     }
 
@@ -95,6 +135,7 @@ impl Intake {
         let endpoint = self.endpoints.get(endpoint).ok_or(IngestError::UnknownEndpoint)?;
         delivery.endpoint = Some(endpoint.name.clone());
         let body = body::read(request, payload, self.body).await?;
+        delivery.bytes = body.len();
         self.verify(request, &body, endpoint)?;
 
         let work = sort(endpoint, body.into(), delivery);

@@ -9,6 +9,7 @@ pub mod error;
 pub mod handler;
 pub mod lanes;
 pub mod queue;
+pub mod traffic;
 pub mod writer;
 
 pub use endpoint::{Endpoint, EndpointName, Endpoints, LivemodeRule};

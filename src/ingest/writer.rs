@@ -156,9 +156,14 @@ impl Writer {
         deadline: Instant,
     ) -> Result<Vec<Recorded>, GivenUp> {
         let mut pause = FIRST_PAUSE;
+        let started = Instant::now();
         loop {
             let error = match self.attempt(statement, deadline).await {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    let traffic = &self.options.commit.traffic;
+                    traffic.committed(statement.events(), started.elapsed());
+                    return Ok(done);
+                }
                 Err(error) => error,
             };
             match error {
@@ -177,6 +182,7 @@ impl Writer {
                 return Err(GivenUp::Late);
             }
             tracing::warn!(%error, "writing failed, trying again");
+            self.options.commit.traffic.retried();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -223,6 +229,14 @@ enum Statement<'a> {
 }
 
 impl Statement<'_> {
+    /// How many events it holds; a quarantined body counts as one.
+    fn events(self) -> usize {
+        match self {
+            Self::Append(batch) => batch.len(),
+            Self::Keep(_) => 1,
+        }
+    }
+
     /// The new events, of which a quarantined body is none.
     async fn run(
         self,

@@ -5,6 +5,7 @@ pub mod history;
 pub mod partitions;
 pub mod rescue;
 pub mod retention;
+pub mod traffic;
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub async fn run(pool: PgPool, keep: Option<Duration>, clock: Clock, stop: Cance
         let made = partitions::run_once(&pool, &clock).await;
         let dropped = retention::run_once(&pool, keep, &clock).await;
         let forgotten = history::run_once(&pool, &clock).await;
-        let pause = match made.and(dropped).and(forgotten) {
+        let faded = traffic::run_once(&pool, &clock).await;
+        let pause = match made.and(dropped).and(forgotten).and(faded) {
             Ok(()) => INTERVAL,
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed, trying again in a minute");

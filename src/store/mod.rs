@@ -19,6 +19,7 @@ pub mod reading;
 pub mod rebuild;
 pub mod status;
 pub mod tokens;
+pub mod traffic;
 pub mod wake;
 
 pub use error::{Fault, StoreError};

@@ -196,6 +196,11 @@ impl Decision {
         })
     }
 
+    /// How it was decided.
+    pub fn basis(&self) -> Basis {
+        self.basis
+    }
+
     pub(super) fn row(&self) -> ObjectRow<'_> {
         ObjectRow {
             mode: self.mode,

@@ -7,3 +7,4 @@ mod lenient;
 pub mod order;
 pub mod signature;
 pub mod snapshot;
+pub mod types;

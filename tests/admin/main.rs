@@ -5,3 +5,4 @@
 mod access;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;

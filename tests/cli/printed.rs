@@ -2,6 +2,7 @@
 //! of the reader's own (a secret, a host, a default port) is put in its place.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -75,14 +76,13 @@ impl Scene {
         let events: Vec<_> = stories.iter().flat_map(|story| &story.events).take(5).collect();
         fs::create_dir_all(self.path("events")).unwrap();
         fs::create_dir_all(self.path("bin")).unwrap();
-        let mut lines = String::new();
+        let mut lines = fs::File::create(self.path("events.jsonl")).unwrap();
         for (n, event) in events.iter().enumerate() {
             fs::write(self.path(&format!("events/{n}.json")), &event.body).unwrap();
             let compact: serde_json::Value = serde_json::from_slice(event.body.as_ref()).unwrap();
-            lines.push_str(&format!("{compact}\n"));
+            writeln!(lines, "{compact}").unwrap();
         }
         fs::write(self.path("invoice.paid.json"), event("evt_of_a_file")).unwrap();
-        fs::write(self.path("events.jsonl"), lines).unwrap();
         fs::write(self.path("tollgate.toml.etc"), "log = \"info\"\n").unwrap();
         // The defaults of a real machine are taken by others here.
         self.program(

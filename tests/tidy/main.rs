@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("fixtures", &[]),
     ("store", &["stripe"]),
     ("ingest", &["stripe", "store", "clock"]),
-    ("maintain", &["store", "clock"]),
+    ("maintain", &["store", "ingest", "clock"]),
     ("consume", &["stripe", "store", "clock", "http_client"]),
     ("settings", &["stripe", "store", "ingest", "consume"]),
     ("telemetry", &["settings"]),
