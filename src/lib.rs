@@ -20,7 +20,8 @@
 //! | [`cli`] | one file per subcommand | all above |
 //!
 //! Beside the way stand [`settings`], [`clock`], [`telemetry`], [`shutdown`], [`embedded`] (the
-//! private Postgres), [`fixtures`] (sample events) and [`http_client`].
+//! private Postgres), [`fixtures`] (sample events), [`http_client`] and [`traces`] (spans for
+//! OpenTelemetry).
 
 pub mod cli;
 pub mod clock;
@@ -38,3 +39,4 @@ pub mod startup;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;
+pub mod traces;

@@ -3,6 +3,7 @@
 
 mod admin;
 mod backend;
+mod spans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::shutdown::Phase;
 use crate::store::connect::Database;
 use crate::store::hooks::Hooks;
 use crate::store::status;
+use crate::traces::Traces;
 use admin::AdminServer;
 pub use backend::Backend;
 
@@ -55,6 +57,7 @@ pub struct Gateway {
     background_stop: CancellationToken,
     phase: Phase,
     pool: PgPool,
+    traces: Traces,
     drain: Duration,
     shutdown_timeout: Duration,
 }
@@ -112,10 +115,11 @@ impl Gateway {
         let pool = backend.direct.pool(settings.database.pool);
         warn_of_unsafe_server(&pool).await;
         let commit = Arc::new(commit_options(&settings, hooks));
-        let lanes = Arc::new(lanes(&settings, &commit, &backend.database));
-        let background_stop = CancellationToken::new();
+        let traces = spans::start(settings.traces.clone(), &clock).await;
+        let lanes = Arc::new(lanes(&settings, &commit, &backend.database, &traces));
+        let stop = CancellationToken::new();
         let (background, wake) =
-            in_background(&settings, &pool, &backend.direct, &clock, &commit, &background_stop);
+            in_background(&settings, &pool, &backend.direct, &clock, &commit, &traces, &stop);
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
@@ -127,6 +131,7 @@ impl Gateway {
         let intake = Intake {
             endpoints: settings.endpoints,
             clock: clock.clone(),
+            traces: traces.clone(),
             tolerance: settings.tolerance,
             body: settings.http.body,
             write_deadline: settings.writing.deadline,
@@ -166,9 +171,10 @@ impl Gateway {
             server_handle,
             lanes,
             background,
-            background_stop,
+            background_stop: stop,
             phase,
             pool,
+            traces,
             drain: settings.drain,
             shutdown_timeout: settings.shutdown_timeout,
         })
@@ -198,6 +204,7 @@ impl Gateway {
             ended = &mut self.server => anyhow!("the HTTP server ended by itself: {ended:?}"),
             () = self.lanes.writer_ended() => anyhow!("a writer ended by itself"),
         };
+        spans::stop(self.traces, self.shutdown_timeout).await;
         self.backend.close().await?;
         Err(failure)
     }
@@ -210,6 +217,7 @@ impl Gateway {
         let written = timeout(self.shutdown_timeout, self.lanes.drain()).await;
         self.background_stop.cancel();
         let ended = timeout(self.shutdown_timeout, self.background).await;
+        spans::stop(self.traces, self.shutdown_timeout).await;
         // Late, so that the way down can be watched.
         if let Some(admin) = self.admin {
             admin.stop().await;
@@ -225,9 +233,15 @@ impl Gateway {
     }
 }
 
-fn lanes(settings: &Settings, commit: &Arc<CommitOptions>, database: &Database) -> Lanes {
+fn lanes(
+    settings: &Settings,
+    commit: &Arc<CommitOptions>,
+    database: &Database,
+    traces: &Traces,
+) -> Lanes {
     let writing = settings.writing;
-    let options = WriterOptions { batch: writing.batch, commit: Arc::clone(commit) };
+    let commit = Arc::clone(commit);
+    let options = WriterOptions { batch: writing.batch, commit, traces: traces.clone() };
     let (threads, largest) = (settings.http.workers, settings.http.body.size);
     Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)
 }
@@ -251,6 +265,7 @@ fn in_background(
     direct: &Database,
     clock: &Clock,
     commit: &CommitOptions,
+    traces: &Traces,
     stop: &CancellationToken,
 ) -> (JoinHandle<()>, Wake) {
     let ledger =
@@ -263,6 +278,7 @@ fn in_background(
         wake: wake.clone(),
         private: private_targets(settings.consuming.allow_private),
         clock: clock.clone(),
+        traces: traces.clone(),
         // Before all of it is up, which would be an error.
         grace: settings.shutdown_timeout * 3 / 4,
     };

@@ -9,10 +9,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::spans::AttemptSpans;
 use super::target::{Attempt, Delivery, Target, Verdict};
 use super::wake::Waker;
 use crate::store::StoreError;
-use crate::store::consumers::{self, Settled, Settlement, Taken};
+use crate::store::consumers::{self, Settled, Settlement, Taken, TargetKind};
+use crate::traces::Traces;
 
 /// Most events that one claim takes: it bounds the bodies in memory, with the concurrency.
 const MOST_AT_ONCE: usize = 64;
@@ -32,6 +34,7 @@ pub struct Engine {
     hungry: bool,
     /// When to look again at the latest; None for when woken.
     look_at: Option<Instant>,
+    spans: AttemptSpans,
 }
 
 impl std::fmt::Debug for Engine {
@@ -56,7 +59,14 @@ impl Engine {
             done: Vec::new(),
             hungry: true,
             look_at: None,
+            spans: AttemptSpans::new(Traces::off(), TargetKind::Push),
         }
+    }
+
+    /// Makes a span of each attempt at an event that is traced.
+    #[must_use]
+    pub fn traced(self, traces: Traces, kind: TargetKind) -> Self {
+        Self { spans: AttemptSpans::new(traces, kind), ..self }
     }
 
     /// Delivers until told to stop; attempts under way are then awaited and settled. Ends by itself
@@ -151,11 +161,13 @@ impl Engine {
                 self.hungry = false;
                 self.look_at = due_in.map(|wait| Instant::now() + wait);
             }
-            Taken::Batch { claim, events } => {
+            Taken::Batch { claim, mut events } => {
+                self.spans.find(&self.pool, &mut events).await;
                 // Still hungry, also if these are fewer than wanted: the rest may be behind others of
                 // their objects, or wait for the rate or a retry, and the next look tells how long.
                 for event in events {
-                    self.under_way.spawn(attempt(Arc::clone(&self.target), claim, event));
+                    let target = Arc::clone(&self.target);
+                    self.under_way.spawn(attempt(target, self.spans.clone(), claim, event));
                 }
             }
         }
@@ -176,7 +188,7 @@ impl Engine {
 
     fn tell(&self, settled: &Settled) {
         let consumer = self.consumer.as_str();
-        for Settlement { position, number, attempt, .. } in &self.done {
+        for Settlement { position, number, attempt, trace_id, .. } in &self.done {
             let Attempt { verdict, status, error, took, .. } = attempt;
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             match verdict {
@@ -187,11 +199,12 @@ impl Engine {
                         attempt = number,
                         status,
                         took_ms,
+                        trace_id,
                         "delivery.delivered"
                     );
                 }
                 Verdict::Retry { .. } | Verdict::Refused | Verdict::Gone => {
-                    tracing::info!(consumer, position, attempt = number, status, took_ms, %error, "delivery.failed");
+                    tracing::info!(consumer, position, attempt = number, status, took_ms, trace_id, %error, "delivery.failed");
                 }
             }
         }
@@ -213,7 +226,15 @@ impl Engine {
     }
 }
 
-async fn attempt(target: Arc<dyn Target>, claim: i64, delivery: Delivery) -> Settlement {
+async fn attempt(
+    target: Arc<dyn Target>,
+    spans: AttemptSpans,
+    claim: i64,
+    mut delivery: Delivery,
+) -> Settlement {
+    let span = spans.begin(&mut delivery);
     let attempt = target.deliver(&delivery).await;
-    Settlement { claim, position: delivery.position, number: delivery.attempt, attempt }
+    let trace_id = span.trace_id();
+    AttemptSpans::end(span, &attempt);
+    Settlement { claim, position: delivery.position, number: delivery.attempt, attempt, trace_id }
 }

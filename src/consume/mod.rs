@@ -5,6 +5,7 @@ pub mod dead_letters;
 pub mod engine;
 pub mod nats;
 pub mod push;
+mod spans;
 pub mod supervisor;
 pub mod target;
 pub mod wake;

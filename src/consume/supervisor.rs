@@ -18,6 +18,7 @@ use super::wake::Wake;
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::consumers::{self, TargetKind, TargetRow};
+use crate::traces::Traces;
 
 /// How often to look for new targets and dead letters.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub struct Supervisor {
     pub wake: Wake,
     pub private: PrivateTargets,
     pub clock: Clock,
+    pub traces: Traces,
     /// How long attempts under way may take to end once it is told to stop.
     pub grace: Duration,
 }
@@ -112,7 +114,8 @@ impl Supervisor {
 
     fn start(&self, row: TargetRow, target: Arc<dyn Target>) -> Running {
         let stop = CancellationToken::new();
-        let engine = Engine::new(self.pool.clone(), row.consumer.clone(), target, row.concurrency);
+        let engine = Engine::new(self.pool.clone(), row.consumer.clone(), target, row.concurrency)
+            .traced(self.traces.clone(), row.kind);
         let engine = tokio::spawn(engine.run(self.wake.subscribe(), stop.clone()));
         Running { row, stop, engine }
     }

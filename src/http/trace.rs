@@ -101,6 +101,7 @@ fn log_delivery<B>(
                 event_type = delivery.event_type.as_deref(),
                 latency_ms = latency_ms(started),
                 request_id = started.and_then(|started| started.id.to_str().ok()),
+                trace_id = delivery.trace_id.as_deref(),
                 $($field = $value,)*
                 $message
             )

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::body::{self, BodyLimits};
 use super::error::NotWritten;
 use super::queue::{Outcome, Queue, Work};
+use super::spans;
 use super::traffic::Traffic;
 use super::{Endpoint, EndpointName, Endpoints, IngestError};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::store::events::{NewEvent, Source};
 use crate::store::quarantine::Quarantined;
 use crate::stripe::event::{Envelope, EventId};
 use crate::stripe::signature::{SignatureError, SignatureHeader, Tolerance};
+use crate::traces::{Span, Traces};
 
 /// What the route needs.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub struct Intake {
     /// How long an event may take from here to COMMIT before the sender is told to come back.
     pub write_deadline: std::time::Duration,
     pub traffic: Arc<Traffic>,
+    pub traces: Traces,
 }
 
 /// What became known of a delivery while it was handled: for its span and its log line.
@@ -40,6 +43,8 @@ pub struct Delivery {
     pub event_id: Option<EventId>,
     pub event_type: Option<String>,
     pub outcome: Option<Outcome>,
+    /// If it is traced.
+    pub trace_id: Option<String>,
     /// Bytes of the body, once it is read.
     pub bytes: usize,
 }
@@ -117,10 +122,14 @@ impl Intake {
         endpoint: &str,
         queue: &Queue,
     ) -> Result<HttpResponse, IngestError> {
+        let span = spans::webhook(&self.traces, request);
         let mut counted = Counted::begin(&self.traffic);
         let delivery = &mut counted.delivery;
-        let answer = self.handle(request, &mut payload, endpoint, queue, delivery).await;
-        request.extensions_mut().insert(counted.answered(answer.as_ref().err()));
+        delivery.trace_id = span.trace_id();
+        let answer = self.handle(request, &mut payload, endpoint, queue, &span, delivery).await;
+        let delivery = counted.answered(answer.as_ref().err());
+        spans::answered(span, &delivery, &answer);
+        request.extensions_mut().insert(delivery);
         answer
     }
 
@@ -130,6 +139,7 @@ impl Intake {
         payload: &mut Payload,
         endpoint: &str,
         queue: &Queue,
+        span: &Span,
         delivery: &mut Delivery,
     ) -> Result<HttpResponse, IngestError> {
         let endpoint = self.endpoints.get(endpoint).ok_or(IngestError::UnknownEndpoint)?;
@@ -138,7 +148,7 @@ impl Intake {
         delivery.bytes = body.len();
         self.verify(request, &body, endpoint)?;
 
-        let work = sort(endpoint, body.into(), delivery);
+        let work = sort(endpoint, body.into(), span, delivery);
         let deadline = Instant::now() + self.write_deadline;
         let outcome = queue
             .submit(work, deadline)?
@@ -164,7 +174,7 @@ impl Intake {
 }
 
 /// Decides whether a signed body goes into the log or into quarantine.
-fn sort(endpoint: &Endpoint, raw: Bytes, delivery: &mut Delivery) -> Work {
+fn sort(endpoint: &Endpoint, raw: Bytes, span: &Span, delivery: &mut Delivery) -> Work {
     let quarantine = |reason, event_id, raw| {
         let endpoint = endpoint.name.to_string();
         Work::Quarantine(Quarantined { endpoint, reason, detail: None, event_id, raw })
@@ -178,8 +188,8 @@ fn sort(endpoint: &Endpoint, raw: Bytes, delivery: &mut Delivery) -> Work {
     match endpoint.objection(&envelope) {
         Some(objection) => quarantine(objection, Some(envelope.id.to_string()), raw),
         None => {
-            let endpoint = endpoint.name.to_string();
-            Work::Event(NewEvent { envelope, endpoint, source: Source::Webhook, raw })
+            let (endpoint, traceparent) = (endpoint.name.to_string(), span.traceparent());
+            Work::Event(NewEvent { envelope, endpoint, source: Source::Webhook, raw, traceparent })
         }
     }
 }

@@ -10,10 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use super::commit::{CommitError, CommitOptions, Committer};
 use super::error::NotWritten;
 use super::queue::{Limits, Outcome, Queue, Submission, Work};
+use super::spans;
 use crate::store::connect::{Database, WriterConnection};
 use crate::store::events::{NewEvent, Recorded};
 use crate::store::quarantine::{self, Quarantined};
 use crate::store::{Fault, StoreError};
+use crate::traces::Traces;
 
 /// How a writer works.
 #[derive(Clone, Debug)]
@@ -21,6 +23,7 @@ pub struct WriterOptions {
     /// The most that one transaction takes.
     pub batch: Limits,
     pub commit: Arc<CommitOptions>,
+    pub traces: Traces,
 }
 
 /// Waits between attempts, doubling.
@@ -46,6 +49,17 @@ enum GivenUp {
     Rejected,
     /// The deadline passed.
     Late,
+}
+
+impl GivenUp {
+    /// A kind for traces, and a sentence.
+    fn told(&self) -> (&'static str, &str) {
+        match self {
+            Self::Refused(why) => ("refused", why),
+            Self::Rejected => ("rejected", "a handler refused an event"),
+            Self::Late => ("late", "the database did not take the batch in time"),
+        }
+    }
 }
 
 impl Writer {
@@ -117,7 +131,17 @@ impl Writer {
             }
         }
         let batch: Vec<&NewEvent> = distinct.into_values().collect();
-        let recorded = self.persist(Statement::Append(&batch), deadline).await?;
+        let mut spans = spans::commits(&self.options.traces, submissions);
+        let recorded = self.persist(Statement::Append(&batch), deadline).await;
+        if let Err(given_up) = &recorded {
+            let (kind, sentence) = given_up.told();
+            for span in &mut spans {
+                span.fail(kind, sentence);
+            }
+        }
+        // They end before those of the webhooks.
+        drop(spans);
+        let recorded = recorded?;
         Ok(recorded.into_iter().map(|new| ((new.created, new.id), new.position)).collect())
     }
 

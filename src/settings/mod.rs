@@ -18,6 +18,7 @@ use crate::ingest::{Endpoint, EndpointName, Endpoints, LivemodeRule};
 use crate::store::events::Notify;
 use crate::store::tokens::Hashed;
 use crate::stripe::signature::{SigningSecret, Tolerance};
+use crate::traces::TraceOptions;
 use layers::{Layers, Origin, Problem, RawEndpoint};
 
 /// Stripe can resend an event for 30 days (<https://docs.stripe.com/webhooks>); the rest is slack.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub retention: Option<Duration>,
     pub drain: Duration,
     pub shutdown_timeout: Duration,
+    /// None: no traces.
+    pub traces: Option<TraceOptions>,
     pub log: LogSettings,
 }
 
@@ -165,6 +168,7 @@ impl Settings {
             retention: retention(&mut read),
             drain: read.required("drain", Duration::ZERO, parse::duration),
             shutdown_timeout: read.required("shutdown_timeout", Duration::ZERO, parse::timeout),
+            traces: traces(&mut read),
             log: LogSettings {
                 filter: read.required("log", String::new(), |text| {
                     text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned()).map_err(
@@ -275,6 +279,14 @@ fn http(read: &mut Reader<'_>) -> HttpSettings {
             time: read.required("body_timeout", Duration::ZERO, parse::timeout),
         },
     }
+}
+
+fn traces(read: &mut Reader<'_>) -> Option<TraceOptions> {
+    let endpoint = read.optional("otlp_endpoint", parse::collector);
+    let headers = read.optional("otlp_headers", parse::headers).unwrap_or_default();
+    let share = read.required("otlp_sample", 1.0, parse::share);
+    let service = read.required("service_name", String::new(), |text| Ok(text.trim().to_owned()));
+    Some(TraceOptions { endpoint: endpoint?, headers, service, share })
 }
 
 fn retention(read: &mut Reader<'_>) -> Option<Duration> {

@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
 /// What a value should have been.
 pub type Expected = String;
 
@@ -66,6 +70,44 @@ pub fn address(text: &str) -> Result<SocketAddr, Expected> {
     })
 }
 
+/// A share of all, from 0 to 1.
+pub fn share(text: &str) -> Result<f64, Expected> {
+    let share = text.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1, for example 0.1".into())
+}
+
+/// The base of a collector's addresses. Credentials have a setting of their own, which is secret.
+pub fn collector(text: &str) -> Result<Url, Expected> {
+    let url: Option<Url> = text.trim().parse().ok();
+    let usable = |url: &Url| {
+        ["http", "https"].contains(&url.scheme())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    url.filter(usable).ok_or_else(|| {
+        "expected a URL, for example http://localhost:4318; credentials go into otlp_headers".into()
+    })
+}
+
+/// Headers as in `a=1,b=2`, values percent-encoded
+/// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
+pub fn headers(text: &str) -> Result<HeaderMap, Expected> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).collect::<Vec<_>>();
+        let mut value = HeaderValue::from_bytes(&value).ok()?;
+        value.set_sensitive(true);
+        Some((name.trim().parse::<HeaderName>().ok()?, value))
+    };
+    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+    pairs
+        .map(header)
+        .collect::<Option<_>>()
+        .ok_or_else(|| "expected headers as in api-key=…,x-team=billing".into())
+}
+
 /// A secret's text: itself, or what stands in the file that `file:` names.
 pub fn secret_text(text: &str) -> Result<String, Expected> {
     match text.trim().strip_prefix("file:") {
@@ -95,5 +137,36 @@ mod tests {
         assert_eq!(whole("5", 1, 9), Ok(5));
         assert_eq!(whole("0", 1, 9), Err("expected a whole number from 1 to 9".into()));
         assert!(whole("nine", 1, 9).is_err());
+    }
+
+    #[test]
+    fn collectors_are_urls_without_credentials() {
+        assert!(collector(" https://otlp.example.com:4318/otlp ").is_ok());
+        for bad in
+            ["", "localhost:4318", "grpc://x:4317", "http://a:b@x", "http://x?k=v", "http://"]
+        {
+            assert!(collector(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_are_pairs_and_never_shown() {
+        let good = headers("Api-Key=s3cret%3D%20x, x-team = billing ,").unwrap();
+        assert_eq!(
+            (&good["api-key"], &good["x-team"]),
+            (&"s3cret= x".parse().unwrap(), &"billing".parse().unwrap())
+        );
+        assert!(!format!("{good:?}").contains("s3cret"), "{good:?}");
+        for bad in ["key", "a b=c", "=x", "a=b%0Ac"] {
+            assert!(headers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_lie_between_nothing_and_all() {
+        assert_eq!((share("0"), share(" 0.25"), share("1.0")), (Ok(0.0), Ok(0.25), Ok(1.0)));
+        for bad in ["", "-0.1", "1.1", "NaN", "inf", "half"] {
+            assert!(share(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -200,6 +200,29 @@ pub const ALL: &[Setting] = &[
         "On shutdown: longest wait for requests and writes in flight",
     ),
     setting(
+        "otlp_endpoint",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "Collector that traces go to, by OTLP over HTTP (protobuf), for example http://localhost:4318; without it there are none",
+    ),
+    secret(
+        "otlp_headers",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "Headers for the collector, as in api-key=…,x-team=billing; values percent-encoded",
+    ),
+    setting(
+        "otlp_sample",
+        "OTEL_TRACES_SAMPLER_ARG",
+        "1",
+        "Share of new traces that is kept, from 0 to 1; a traceparent that comes with a webhook decides for itself",
+    ),
+    setting(
+        "service_name",
+        "OTEL_SERVICE_NAME",
+        "tollgate",
+        "What the gateway is called in traces",
+    ),
+    setting(
         "log",
         "TOLLGATE_LOG",
         "info,actix_server=warn,async_nats=off,sqlx=warn",

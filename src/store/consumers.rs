@@ -101,6 +101,8 @@ pub struct Delivery {
     pub attempt: i32,
     /// The body as Stripe sent it.
     pub raw: Bytes,
+    /// The header of that name to send along, if this attempt is traced.
+    pub traceparent: Option<String>,
 }
 
 /// What a consumer is given.
@@ -164,6 +166,7 @@ fn delivery(consumer: &str, row: &PgRow) -> Result<Delivery, sqlx::Error> {
         livemode: row.try_get("livemode")?,
         attempt: row.try_get("attempt")?,
         raw: Bytes::from(row.try_get::<Vec<u8>, _>("raw")?),
+        traceparent: None,
     })
 }
 
@@ -181,7 +184,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn as_str(self) -> &'static str {
+    /// A stable name, as it is kept.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Retry { .. } => "retry",
@@ -221,6 +225,8 @@ pub struct Settlement {
     pub position: i64,
     pub number: i32,
     pub attempt: Attempt,
+    /// Its trace, for the log line; not kept.
+    pub trace_id: Option<String>,
 }
 
 /// What settling changed, beyond the events.

@@ -11,6 +11,7 @@ use super::StoreError;
 use super::connect::{Transaction, WriterConnection};
 use super::objects::{Columns, ObjectRow};
 use super::projections::Decision;
+use super::traces::Traced;
 use crate::stripe::event::{Envelope, EventId};
 
 /// How an event came here.
@@ -36,6 +37,8 @@ pub struct NewEvent {
     pub source: Source,
     /// The body as received.
     pub raw: Bytes,
+    /// The span of its webhook, if that is traced.
+    pub traceparent: Option<String>,
 }
 
 /// What the log is ordered and deduplicated by.
@@ -47,7 +50,7 @@ impl NewEvent {
     pub fn from_log(raw: Vec<u8>) -> Option<Self> {
         let envelope = Envelope::parse(&raw).ok()?;
         let (endpoint, raw) = (String::new(), Bytes::from(raw));
-        Some(Self { envelope, endpoint, source: Source::Webhook, raw })
+        Some(Self { envelope, endpoint, source: Source::Webhook, raw, traceparent: None })
     }
 
     pub fn key(&self) -> EventKey<'_> {
@@ -135,24 +138,14 @@ pub async fn commit(
     generation: i64,
 ) -> Result<Vec<Recorded>, StoreError> {
     let columns = Columns::of(rows);
-    let statement = if rows.is_empty() {
-        let statement = sqlx::query(
-            r#"SELECT created, id, "position" FROM tollgate.log_events(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
-        );
-        bind_events(statement, batch)
-    } else {
-        let statement = sqlx::query(
-            r#"SELECT created, id, "position" FROM tollgate.commit_events(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)"#,
-        );
-        columns.bind_shown(bind_events(statement, batch))
-    };
+    let traced = Traced::of(batch);
+    let statement = bind_events(sqlx::query(commit_sql(rows.is_empty(), traced.is_empty())), batch);
+    let statement = if rows.is_empty() { statement } else { columns.bind_shown(statement) };
     let statement = statement
         .bind(generation)
         .bind(column(batch, |e| Notice::tail(&e.envelope)))
         .bind(notify.as_str());
+    let statement = if traced.is_empty() { statement } else { traced.bind(statement) };
     let rows = connection.transact(statement).await?;
     let Some(row) = rows.first() else {
         return Ok(Vec::new());
@@ -161,6 +154,32 @@ pub async fn commit(
     let positions: Option<Vec<_>> = row.try_get("position")?;
     let keys = createds.into_iter().zip(ids).zip(positions.unwrap_or_default());
     Ok(keys.map(|((created, id), position)| Recorded { created, id, position }).collect())
+}
+
+/// The statement of `commit`, by what it has nothing of.
+fn commit_sql(no_objects: bool, no_traces: bool) -> &'static str {
+    match (no_objects, no_traces) {
+        (true, true) => {
+            r#"SELECT created, id, "position" FROM tollgate.log_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#
+        }
+        (true, false) => {
+            r#"SELECT created, id, "position", tollgate.keep_traces(created, id, $15, $16, $17)
+               FROM tollgate.log_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#
+        }
+        (false, true) => {
+            r#"SELECT created, id, "position" FROM tollgate.commit_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)"#
+        }
+        (false, false) => {
+            r#"SELECT created, id, "position", tollgate.keep_traces(created, id, $30, $31, $32)
+               FROM tollgate.commit_events(
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+                $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)"#
+        }
+    }
 }
 
 /// Writes what was decided about objects, gives new events their positions and announces them: the
@@ -173,16 +192,21 @@ pub async fn finish(
 ) -> Result<Vec<Recorded>, StoreError> {
     let rows: Vec<_> = decisions.iter().map(Decision::row).collect();
     let columns = Columns::of(&rows);
-    let statement = sqlx::query(
+    let traced = Traced::of(new);
+    let statement = sqlx::query(if traced.is_empty() {
         "SELECT tollgate.finish_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-            $15, $16, $17, $18, $19, $20, $21)",
-    );
+            $15, $16, $17, $18, $19, $20, $21)"
+    } else {
+        "SELECT tollgate.finish_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+            $15, $16, $17, $18, $19, $20, $21), tollgate.keep_traces($18, $19, $22, $23, $24)"
+    });
     let statement = columns
         .bind_decided(statement)
         .bind(column(new, |e| e.envelope.created))
         .bind(column(new, |e| e.envelope.id.as_str()))
         .bind(column(new, |e| Notice::tail(&e.envelope)))
         .bind(notify.as_str());
+    let statement = if traced.is_empty() { statement } else { traced.bind(statement) };
     let rows = transaction.fetch(statement).await?;
     let positions: Option<Option<Vec<_>>> = rows.first().map(|row| row.try_get(0)).transpose()?;
     let placed = new.iter().zip(positions.flatten().unwrap_or_default());

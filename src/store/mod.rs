@@ -19,6 +19,7 @@ pub mod reading;
 pub mod rebuild;
 pub mod status;
 pub mod tokens;
+pub mod traces;
 pub mod traffic;
 pub mod wake;
 

@@ -37,6 +37,7 @@ fn delivery(event_id: &str, body: &str) -> Delivery {
         livemode: true,
         attempt: 3,
         raw: Bytes::copy_from_slice(body.as_bytes()),
+        traceparent: None,
     }
 }
 

@@ -63,6 +63,7 @@ async fn pushed(secrets: &[&str]) -> (String, Vec<u8>) {
         livemode: false,
         attempt: 1,
         raw: BODY.into(),
+        traceparent: None,
     };
     let (attempt, arrived) = tokio::join!(target.deliver(&delivery), receive(&listener));
     assert_eq!(attempt.verdict, Verdict::Delivered, "{}", attempt.error);

@@ -47,6 +47,9 @@ pub(super) fn headers(delivery: &Delivery) -> HeaderMap {
     if !delivery.account.is_empty() {
         headers.insert("Stripe-Account", encoded(&delivery.account).as_str());
     }
+    if let Some(traceparent) = &delivery.traceparent {
+        headers.insert("traceparent", traceparent.as_str());
+    }
     headers
 }
 
@@ -124,6 +127,7 @@ mod tests {
             livemode: false,
             attempt: 2,
             raw: Bytes::from_static(b"{}"),
+            traceparent: None,
         }
     }
 

@@ -112,7 +112,8 @@ impl PushTarget {
     fn request(&self, delivery: &Delivery) -> RequestBuilder {
         let PushOptions { url, secrets, .. } = &self.options;
         let signature = sign_with_all(secrets, self.clock.unix_seconds(), &delivery.raw);
-        self.client
+        let request = self
+            .client
             .post(url.expose().clone())
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
             .header("Stripe-Signature", signature)
@@ -120,7 +121,11 @@ impl PushTarget {
             .header("Tollgate-Event-Id", header(&delivery.event_id))
             .header("Tollgate-Attempt", delivery.attempt)
             .header("Tollgate-Position", delivery.position)
-            .body(delivery.raw.clone())
+            .body(delivery.raw.clone());
+        match &delivery.traceparent {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        }
     }
 
     async fn attempt(&self, delivery: &Delivery, start: Instant) -> Attempt {

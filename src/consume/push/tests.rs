@@ -58,6 +58,7 @@ fn delivery() -> Delivery {
         account: String::new(),
         livemode: true,
         attempt: 3,
+        traceparent: None,
         raw: Bytes::from_static(BODY),
     }
 }
