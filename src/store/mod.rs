@@ -2,6 +2,7 @@
 //! Decides nothing: what to write and when is up to `ingest` and `maintain`.
 
 pub mod audit;
+pub mod browse;
 pub mod connect;
 pub mod consumer_admin;
 pub mod consumers;
@@ -17,6 +18,7 @@ pub mod projections;
 pub mod quarantine;
 pub mod reading;
 pub mod rebuild;
+pub mod reprocess;
 pub mod status;
 pub mod tokens;
 pub mod traces;

@@ -38,6 +38,12 @@ impl ObjectKey {
             id: envelope.subject.object_id.clone()?,
         })
     }
+
+    /// The object that an event of the log shows, if it shows one.
+    pub fn shown_by(raw: &[u8]) -> Option<Self> {
+        let envelope = Envelope::parse(raw).ok()?;
+        Some(Shown::of(&envelope, raw)?.key)
+    }
 }
 
 /// What an event shows: which object, in which state, and how high it stands among its events.
