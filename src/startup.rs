@@ -128,15 +128,7 @@ impl Gateway {
             wake: Some(wake.clone()),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
-        let intake = Intake {
-            endpoints: settings.endpoints,
-            clock: clock.clone(),
-            traces: traces.clone(),
-            tolerance: settings.tolerance,
-            body: settings.http.body,
-            write_deadline: settings.writing.deadline,
-            traffic: Arc::clone(&commit.traffic),
-        };
+        let intake = intake(&settings, &commit, clock.clone(), traces.clone());
         let Sockets { listener, admin } = sockets;
         let admin = admin.map(|socket| {
             let pool = backend.direct.pool(admin::CONNECTIONS);
@@ -230,6 +222,18 @@ impl Gateway {
             .context("background work failed")?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+fn intake(settings: &Settings, commit: &CommitOptions, clock: Clock, traces: Traces) -> Intake {
+    Intake {
+        endpoints: settings.endpoints.clone(),
+        clock,
+        traces,
+        tolerance: settings.tolerance,
+        body: settings.http.body,
+        write_deadline: settings.writing.deadline,
+        traffic: Arc::clone(&commit.traffic),
     }
 }
 
