@@ -24,6 +24,7 @@ use crate::http::listener::Listener;
 use crate::ingest::Intake;
 use crate::ingest::commit::CommitOptions;
 use crate::ingest::lanes::Lanes;
+use crate::ingest::traffic::Traffic;
 use crate::ingest::writer::WriterOptions;
 use crate::maintain;
 use crate::maintain::rescue::Rescue;
@@ -128,7 +129,7 @@ impl Gateway {
             wake: Some(wake.clone()),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
         };
-        let intake = intake(&settings, &commit, clock.clone(), traces.clone());
+        let intake = intake(&settings, &clock, &traces, Arc::clone(&commit.traffic));
         let Sockets { listener, admin } = sockets;
         let admin = admin.map(|socket| {
             let pool = backend.direct.pool(admin::CONNECTIONS);
@@ -225,18 +226,6 @@ impl Gateway {
     }
 }
 
-fn intake(settings: &Settings, commit: &CommitOptions, clock: Clock, traces: Traces) -> Intake {
-    Intake {
-        endpoints: settings.endpoints.clone(),
-        clock,
-        traces,
-        tolerance: settings.tolerance,
-        body: settings.http.body,
-        write_deadline: settings.writing.deadline,
-        traffic: Arc::clone(&commit.traffic),
-    }
-}
-
 fn lanes(
     settings: &Settings,
     commit: &Arc<CommitOptions>,
@@ -248,6 +237,18 @@ fn lanes(
     let options = WriterOptions { batch: writing.batch, commit, traces: traces.clone() };
     let (threads, largest) = (settings.http.workers, settings.http.body.size);
     Lanes::new(threads, writing.writers, writing.queue, largest, database.clone(), options)
+}
+
+fn intake(settings: &Settings, clock: &Clock, traces: &Traces, traffic: Arc<Traffic>) -> Intake {
+    Intake {
+        endpoints: settings.endpoints.clone(),
+        clock: clock.clone(),
+        tolerance: settings.tolerance,
+        body: settings.http.body,
+        write_deadline: settings.writing.deadline,
+        traces: traces.clone(),
+        traffic,
+    }
 }
 
 fn commit_options(settings: &Settings, hooks: Hooks) -> CommitOptions {

@@ -3,6 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod access;
+mod collector;
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod traces;
+mod traces_kept;
+mod traces_lost;
 mod traffic;
