@@ -9,6 +9,7 @@ CREATE TABLE tollgate.event_traces (
     PRIMARY KEY (created, id)
 );
 CREATE INDEX event_traces_at ON tollgate.event_traces (at);
+COMMENT ON INDEX tollgate.event_traces_at IS 'To forget the oldest';
 COMMENT ON TABLE tollgate.event_traces IS 'The traces of events, while they are exported and for those that are sampled. Forgotten after 30 days';
 COMMENT ON COLUMN tollgate.event_traces.created IS 'Of the event, as in tollgate.event_log';
 COMMENT ON COLUMN tollgate.event_traces.id IS 'Of the event';
