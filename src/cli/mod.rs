@@ -2,6 +2,7 @@
 //! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
 
 mod check;
+mod completions;
 mod consumers;
 mod database;
 mod dead_letters;
@@ -10,6 +11,7 @@ mod fixtures;
 mod flags;
 mod handlers;
 mod healthcheck;
+mod man;
 mod migrate;
 mod psql;
 mod rebuild;
@@ -58,6 +60,8 @@ enum Command {
     Tail(tail::TailArgs),
     Tokens(tokens::TokensArgs),
     Replay(replay::ReplayArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     #[command(hide = true)]
     Fixtures(fixtures::FixturesArgs),
 }
@@ -84,6 +88,8 @@ pub fn main() -> ExitCode {
             Command::Tail(args) => tail::run(args).await,
             Command::Tokens(args) => tokens::run(args).await,
             Command::Replay(args) => replay::run(args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
             Command::Fixtures(args) => fixtures::run(&args),
         }
     });
