@@ -13,7 +13,7 @@ use super::consumers::must_exist;
 use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
-use super::tail::harmless;
+use super::terminal::harmless;
 use crate::store::consumer_admin::{self, Selection};
 
 /// Most that are listed where nothing else is said.

@@ -7,6 +7,7 @@ mod consumers;
 mod database;
 mod dead_letters;
 mod demo;
+mod events;
 mod fixtures;
 mod flags;
 mod handlers;
@@ -19,6 +20,7 @@ mod replay;
 mod serve;
 mod table;
 mod tail;
+mod terminal;
 mod tokens;
 
 use std::process::ExitCode;
@@ -57,6 +59,7 @@ enum Command {
     Consumers(consumers::ConsumersArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Rebuild(rebuild::RebuildArgs),
+    Events(events::EventsArgs),
     Tail(tail::TailArgs),
     Tokens(tokens::TokensArgs),
     Replay(replay::ReplayArgs),
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
             Command::Consumers(args) => consumers::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
+            Command::Events(args) => events::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Tokens(args) => tokens::run(args).await,
             Command::Replay(args) => replay::run(args).await,

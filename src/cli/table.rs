@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::tail::harmless;
+use super::terminal::harmless;
 
 /// A table without lines.
 pub fn plain() -> Table {

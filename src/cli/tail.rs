@@ -1,7 +1,6 @@
 //! `tollgate tail`: events on the terminal, as they come or since a time. Follows the log by
 //! position, so it misses and repeats nothing, also when the database is away for a while.
 
-use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -15,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::{sleep, timeout};
 
 use super::flags::SettingFlags;
+use super::terminal::{harmless, no_colour, on_one_line};
 use crate::clock::Clock;
 use crate::consume::wake::{Wake, Waker};
 use crate::shutdown;
@@ -121,11 +121,6 @@ pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     // Cancelled wherever it is: that drops the connection.
     stop.run_until_cancelled(tail.follow(waker)).await.unwrap_or(Ok(()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// As <https://no-color.org> has it.
-fn no_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -253,23 +248,6 @@ fn plain(event: &ReadEvent, colour: bool) -> String {
     line
 }
 
-/// The text with everything spelt out that would move the cursor, give the terminal orders, or show
-/// characters in another order than they have.
-pub(super) fn harmless(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Bidirectional marks, line and paragraph separators, and what has no width.
-        let treacherous = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if c.is_control() || treacherous {
-            let _ = write!(safe, "{}", c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
 /// What `--json` says of an event: the notification's members, and more.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -306,22 +284,6 @@ fn json(event: &ReadEvent) -> String {
     serde_json::to_string(&line).expect("texts and numbers are always JSON")
 }
 
-/// JSON without the white space between its tokens. The rest stays as it is: to read and write it
-/// anew would change numbers, and fail where JSON allows more than we can hold.
-fn on_one_line(json: &[u8]) -> Vec<u8> {
-    let (mut within, mut escaped) = (false, false);
-    let keep = |byte: &u8| {
-        if within {
-            within = escaped || *byte != b'"';
-            escaped = !escaped && *byte == b'\\';
-            return true;
-        }
-        within = *byte == b'"';
-        !byte.is_ascii_whitespace()
-    };
-    json.iter().copied().filter(keep).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,22 +301,5 @@ mod tests {
         for wrong in ["", "yesterday", "1", "-1h", "2026-01-01"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn white_space_goes_only_between_tokens() {
-        for (given, expected) in [
-            ("{ \"a\" :\r\n\t[1 , 2.50e+1] }", r#"{"a":[1,2.50e+1]}"#),
-            (r#"{"a  b": "c \" d \\" , "e": " "}"#, r#"{"a  b":"c \" d \\","e":" "}"#),
-            (r#"["\\\" x" , 1]"#, r#"["\\\" x",1]"#),
-        ] {
-            assert_eq!(String::from_utf8(on_one_line(given.as_bytes())).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn a_hostile_text_cannot_steer_the_terminal() {
-        assert_eq!(harmless("invoice.paid Zürich 日本"), "invoice.paid Zürich 日本");
-        assert_eq!(harmless("a\x1b[2J\nb\r\u{9b}\u{202e}c"), r"a\u{1b}[2J\nb\r\u{9b}\u{202e}c");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod consumers;
+mod events;
 mod generated;
 mod printed;
 #[path = "../support/mod.rs"]

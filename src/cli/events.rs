@@ -1,0 +1,299 @@
+//! `tollgate events`: what is in the log, by any filter: as a list, one by one, or as files to send
+//! again. How events are found is `store::browse`'s.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::database::{connect, said};
+use super::flags::SettingFlags;
+use super::table;
+use super::terminal::{harmless, on_one_line};
+use crate::clock::Clock;
+use crate::store::browse::event::{self, EventDetail};
+use crate::store::browse::events::{self, EventLine};
+use crate::store::browse::page::{MOST, USUAL};
+use crate::store::browse::timeline::{Timeline, timeline};
+use crate::store::browse::{BrowseError, EventFilter, PageRequest};
+
+/// Find, show and export events
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tollgate events list
+  tollgate events list --type 'invoice.*' --since 1h
+  tollgate events list --customer cus_NffrFeUfNV2Hib --status failing --json
+  tollgate events show evt_1
+  tollgate events show evt_1 --raw | jq .data.object
+  tollgate events export --type 'invoice.*' --since 2026-01-01 > events.jsonl
+
+A filter that is not given does not matter; several must all fit. Times are those that Stripe gives:
+2026-01-31T12:00:00Z, 2026-01-31 or, ago, 1h. What was exported is sent again by tollgate replay.")]
+pub struct EventsArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The newest that fit
+    List {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Most that are listed
+        #[arg(long, default_value_t = USUAL)]
+        limit: i64,
+        /// JSON, one array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: SettingFlags,
+    },
+    /// One, with what became of it and its body
+    Show {
+        id: String,
+        /// JSON, one object
+        #[arg(long)]
+        json: bool,
+        /// Nothing but the body, byte for byte as it came
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        #[command(flatten)]
+        flags: SettingFlags,
+    },
+    /// The bodies of all that fit, one to a line, newest first
+    Export {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Most that are written; all, if not given
+        #[arg(long)]
+        limit: Option<i64>,
+        #[command(flatten)]
+        flags: SettingFlags,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct FilterArgs {
+    /// invoice.paid, invoice.* or *; may be repeated
+    #[arg(long = "type", value_name = "PATTERN", help_heading = "Filters")]
+    types: Vec<String>,
+    /// About the object of this id
+    #[arg(long, value_name = "ID", help_heading = "Filters")]
+    object: Option<String>,
+    /// About this customer, or what the billing tables hold of it
+    #[arg(long, value_name = "ID", help_heading = "Filters")]
+    customer: Option<String>,
+    /// Of this connected account; - for the platform's own
+    #[arg(long, value_name = "ID", help_heading = "Filters", allow_hyphen_values = true)]
+    account: Option<String>,
+    /// true for live, false for test events
+    #[arg(long, value_name = "BOOL", help_heading = "Filters")]
+    livemode: Option<String>,
+    /// ok, failing (something of it is tried again) or dead (given up)
+    #[arg(long, help_heading = "Filters")]
+    status: Option<String>,
+    /// Made since
+    #[arg(long, value_name = "WHEN", help_heading = "Filters")]
+    since: Option<String>,
+    /// Made before
+    #[arg(long, value_name = "WHEN", help_heading = "Filters")]
+    until: Option<String>,
+    /// Of this id, or with * at the end, of ids that begin so
+    #[arg(long, help_heading = "Filters")]
+    id: Option<String>,
+}
+
+impl FilterArgs {
+    fn filter(&self, now: OffsetDateTime) -> Result<EventFilter, BrowseError> {
+        let mut filter = EventFilter::default();
+        for pattern in &self.types {
+            filter.set("type", pattern)?;
+        }
+        let (since, until) = (ago(self.since.as_deref(), now), ago(self.until.as_deref(), now));
+        let parts = [
+            ("object", &self.object),
+            ("customer", &self.customer),
+            ("account", &self.account),
+            ("livemode", &self.livemode),
+            ("status", &self.status),
+            ("since", &since),
+            ("until", &until),
+            ("id", &self.id),
+        ];
+        for (name, value) in parts {
+            if let Some(value) = value {
+                filter.set(name, value)?;
+            }
+        }
+        Ok(filter)
+    }
+}
+
+/// A time span as the time that long ago; anything else as it is.
+fn ago(text: Option<&str>, now: OffsetDateTime) -> Option<String> {
+    let text = text?;
+    let span: Option<Duration> = humantime::parse_duration(text).ok();
+    let time = span.and_then(|span| now.checked_sub(time::Duration::try_from(span).ok()?));
+    Some(time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| text.to_owned()))
+}
+
+pub async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
+    let now = Clock::system().now();
+    match args.action {
+        Action::List { filter, limit, json, flags } => {
+            let filter = filter.filter(now)?;
+            list(&mut connect(&flags).await?, &filter, limit, json).await?;
+        }
+        Action::Show { id, json, raw, flags } => {
+            show(&mut connect(&flags).await?, &id, json, raw).await?;
+        }
+        Action::Export { filter, limit, flags } => {
+            let filter = filter.filter(now)?;
+            export(&mut connect(&flags).await?, &filter, limit.unwrap_or(i64::MAX)).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All that fit, page by page, `most` at most; `take` says false when it has enough.
+async fn each_page(
+    connection: &mut PgConnection,
+    filter: &EventFilter,
+    most: i64,
+    mut take: impl AsyncFnMut(&mut PgConnection, Vec<EventLine>) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let mut left = most;
+    let mut cursor = None;
+    while left > 0 {
+        let request = PageRequest::new(Some(left.min(MOST)), cursor)?;
+        // What the queries set counts until their transaction ends.
+        let mut transaction = connection.begin().await?;
+        let page = events::list(&mut transaction, filter, &request).await?;
+        transaction.commit().await?;
+        left -= i64::try_from(page.items.len()).unwrap_or(left);
+        if !take(connection, page.items).await? || page.next.is_none() {
+            break;
+        }
+        cursor = page.next;
+    }
+    Ok(())
+}
+
+async fn list(
+    connection: &mut PgConnection,
+    filter: &EventFilter,
+    limit: i64,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    each_page(connection, filter, limit, async |_, page| {
+        all.extend(page);
+        Ok(true)
+    })
+    .await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let mut lines = table::plain();
+    lines.set_header(["created", "type", "event", "object", "account", "mode", "status"]);
+    for event in all {
+        lines.add_row([
+            second(event.created),
+            harmless(&event.event_type),
+            harmless(&event.id),
+            harmless(event.object_id.as_deref().unwrap_or_default()),
+            harmless(&event.account),
+            if event.livemode { "live" } else { "test" }.to_owned(),
+            event.status,
+        ]);
+    }
+    println!("{}", table::text(&lines));
+    Ok(())
+}
+
+async fn export(
+    connection: &mut PgConnection,
+    filter: &EventFilter,
+    most: i64,
+) -> anyhow::Result<()> {
+    each_page(connection, filter, most, async |connection, page| {
+        let bodies = said(event::bodies(connection, &page).await)?;
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let written = bodies.iter().try_for_each(|body| {
+            out.write_all(&on_one_line(body))?;
+            out.write_all(b"\n")
+        });
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            written => Ok(written.map(|()| true)?),
+        }
+    })
+    .await
+}
+
+async fn show(
+    connection: &mut PgConnection,
+    id: &str,
+    json: bool,
+    raw: bool,
+) -> anyhow::Result<()> {
+    let mut transaction = connection.begin().await?;
+    let Some(found) = said(event::find(&mut transaction, id, None).await)? else {
+        anyhow::bail!("there is no event {id:?} in the log");
+    };
+    if raw {
+        io::stdout().write_all(&found.raw)?;
+        return Ok(());
+    }
+    let story = said(timeline(&mut transaction, found.event.clone(), &found.raw).await)?;
+    transaction.commit().await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&json!({"event": found, "timeline": story}))?);
+        return Ok(());
+    }
+    tell(&found, &story);
+    Ok(())
+}
+
+fn tell(found: &EventDetail, story: &Timeline) {
+    let event = &found.event;
+    let mode = if event.livemode { "live" } else { "test" };
+    for (name, value) in [
+        ("event", event.id.as_str()),
+        ("type", &event.event_type),
+        ("object", event.object_id.as_deref().unwrap_or("-")),
+        ("account", &event.account),
+        ("mode", mode),
+        ("version", event.api_version.as_deref().unwrap_or("-")),
+        ("endpoint", &event.endpoint),
+        ("source", &event.source),
+        ("status", &event.status),
+    ] {
+        println!("{name:<10} {}", harmless(value));
+    }
+    println!();
+    let mut steps = table::plain();
+    for step in &story.steps {
+        let at = step.at.map(second).unwrap_or_default();
+        let cells = [step.what, step.of.as_str(), step.looks, step.detail.as_str()];
+        steps.add_row(std::iter::once(at).chain(cells.map(harmless)));
+    }
+    println!("{}\n", table::text(&steps));
+    for line in String::from_utf8_lossy(&found.raw).lines() {
+        println!("{}", harmless(line));
+    }
+}
+
+/// In UTC, as logs have it.
+fn second(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let (hour, minute, second) = at.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02}", at.date())
+}

@@ -1,0 +1,64 @@
+//! What commands share that write to a terminal or into a pipe: no orders from strangers, no colour
+//! that nobody wants, JSON on one line.
+
+use std::fmt::Write as _;
+
+/// As <https://no-color.org> has it.
+pub fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// The text with everything spelt out that would move the cursor, give the terminal orders, or show
+/// characters in another order than they have.
+pub fn harmless(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Bidirectional marks, line and paragraph separators, and what has no width.
+        let treacherous = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if c.is_control() || treacherous {
+            let _ = write!(safe, "{}", c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// JSON without the white space between its tokens. The rest stays as it is: to read and write it
+/// anew would change numbers, and fail where JSON allows more than we can hold.
+pub fn on_one_line(json: &[u8]) -> Vec<u8> {
+    let (mut within, mut escaped) = (false, false);
+    let keep = |byte: &u8| {
+        if within {
+            within = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+            return true;
+        }
+        within = *byte == b'"';
+        !byte.is_ascii_whitespace()
+    };
+    json.iter().copied().filter(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_goes_only_between_tokens() {
+        for (given, expected) in [
+            ("{ \"a\" :\r\n\t[1 , 2.50e+1] }", r#"{"a":[1,2.50e+1]}"#),
+            (r#"{"a  b": "c \" d \\" , "e": " "}"#, r#"{"a  b":"c \" d \\","e":" "}"#),
+            (r#"["\\\" x" , 1]"#, r#"["\\\" x",1]"#),
+        ] {
+            assert_eq!(String::from_utf8(on_one_line(given.as_bytes())).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_hostile_text_cannot_steer_the_terminal() {
+        assert_eq!(harmless("invoice.paid Zürich 日本"), "invoice.paid Zürich 日本");
+        assert_eq!(harmless("a\x1b[2J\nb\r\u{9b}\u{202e}c"), r"a\u{1b}[2J\nb\r\u{9b}\u{202e}c");
+    }
+}
