@@ -18,6 +18,7 @@ mod psql;
 mod rebuild;
 mod replay;
 mod serve;
+mod status;
 mod table;
 mod tail;
 mod terminal;
@@ -59,6 +60,7 @@ enum Command {
     Consumers(consumers::ConsumersArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Rebuild(rebuild::RebuildArgs),
+    Status(status::StatusArgs),
     Events(events::EventsArgs),
     Tail(tail::TailArgs),
     Tokens(tokens::TokensArgs),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
             Command::Consumers(args) => consumers::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
+            Command::Status(args) => status::run(args).await,
             Command::Events(args) => events::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Tokens(args) => tokens::run(args).await,

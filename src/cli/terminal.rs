@@ -2,6 +2,34 @@
 //! that nobody wants, JSON on one line.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+/// How words stand out, if they do.
+#[derive(Clone, Copy, Debug)]
+pub struct Colours(bool);
+
+/// On a terminal whose owner does not mind.
+pub fn colours() -> Colours {
+    Colours(std::io::stdout().is_terminal() && !no_colour())
+}
+
+impl Colours {
+    pub fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    pub fn doubtful(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    pub fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
 
 /// As <https://no-color.org> has it.
 pub fn no_colour() -> bool {

@@ -2,6 +2,7 @@
 //! log lines, and how errors look on the wire. What a delivery means is `ingest`'s.
 
 pub mod admin;
+pub mod concerns;
 pub mod dashboard;
 pub mod health;
 pub mod listener;

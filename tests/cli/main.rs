@@ -6,6 +6,7 @@ mod consumers;
 mod events;
 mod generated;
 mod printed;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod tail;
