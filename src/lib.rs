@@ -19,13 +19,14 @@
 //! | [`startup`] | wires the parts, takes them down in order | all above |
 //! | [`cli`] | one file per subcommand | all above |
 //!
-//! Beside the way stand [`settings`], [`clock`], [`telemetry`], [`shutdown`], [`embedded`] (the
-//! private Postgres), [`fixtures`] (sample events), [`http_client`] and [`traces`] (spans for
-//! OpenTelemetry).
+//! Beside the way stand [`settings`], [`clock`], [`counting`], [`telemetry`], [`shutdown`],
+//! [`embedded`] (the private Postgres), [`fixtures`] (sample events), [`http_client`] and [`traces`]
+//! (spans for OpenTelemetry).
 
 pub mod cli;
 pub mod clock;
 pub mod consume;
+pub mod counting;
 pub mod embedded;
 pub mod fixtures;
 pub mod http;

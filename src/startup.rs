@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::consume::push::PrivateTargets;
 use crate::consume::supervisor::Supervisor;
+use crate::consume::tally::Tally;
 use crate::consume::wake::Wake;
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
@@ -119,7 +120,7 @@ impl Gateway {
         let traces = spans::start(settings.traces.clone(), &clock).await;
         let lanes = Arc::new(lanes(&settings, &commit, &backend.database, &traces));
         let stop = CancellationToken::new();
-        let (background, wake) =
+        let (background, wake, tally) =
             in_background(&settings, &pool, &backend.direct, &clock, &commit, &traces, &stop);
         let phase = Phase::default();
         let parts = Parts {
@@ -128,6 +129,8 @@ impl Gateway {
             phase: phase.clone(),
             wake: Some(wake.clone()),
             embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
+            traffic: Arc::clone(&commit.traffic),
+            tally,
         };
         let intake = intake(&settings, &clock, &traces, Arc::clone(&commit.traffic));
         let Sockets { listener, admin } = sockets;
@@ -272,12 +275,15 @@ fn in_background(
     commit: &CommitOptions,
     traces: &Traces,
     stop: &CancellationToken,
-) -> (JoinHandle<()>, Wake) {
+) -> (JoinHandle<()>, Wake, Arc<Tally>) {
     let ledger =
         Ledger::new(clock.clone(), Arc::clone(&commit.traffic)).run(pool.clone(), stop.clone());
-    let rescue = Rescue::new(direct.clone(), Arc::clone(&commit.hooks)).run(stop.clone());
+    let rescue =
+        Rescue::new(direct.clone(), Arc::clone(&commit.hooks), Arc::clone(&commit.traffic))
+            .run(stop.clone());
     let duties = maintain::run(pool.clone(), settings.retention, clock.clone(), stop.clone());
     let (wake, listening) = Wake::start(direct.clone(), settings.consuming.poll, stop.clone());
+    let tally = Arc::<Tally>::default();
     let supervisor = Supervisor {
         pool: pool.clone(),
         wake: wake.clone(),
@@ -286,12 +292,13 @@ fn in_background(
         traces: traces.clone(),
         // Before all of it is up, which would be an error.
         grace: settings.shutdown_timeout * 3 / 4,
+        tally: Arc::clone(&tally),
     };
     let consumers = supervisor.run(stop.clone());
     let all = async move {
         let ((), (), (), (), _) = tokio::join!(duties, ledger, rescue, consumers, listening);
     };
-    (tokio::spawn(all), wake)
+    (tokio::spawn(all), wake, tally)
 }
 
 fn private_targets(allowed: bool) -> PrivateTargets {

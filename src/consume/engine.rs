@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::spans::AttemptSpans;
+use super::tally::{Attempts, Tally};
 use super::target::{Attempt, Delivery, Target, Verdict};
 use super::wake::Waker;
 use crate::store::StoreError;
@@ -28,6 +29,8 @@ pub struct Engine {
     consumer: String,
     target: Arc<dyn Target>,
     concurrency: usize,
+    tally: Arc<Tally>,
+    attempts: Arc<Attempts>,
     under_way: JoinSet<Settlement>,
     done: Vec<Settlement>,
     /// Whether there may be more to claim.
@@ -49,12 +52,16 @@ impl Engine {
         consumer: String,
         target: Arc<dyn Target>,
         concurrency: usize,
+        tally: Arc<Tally>,
     ) -> Self {
+        let attempts = tally.of(&consumer);
         Self {
             pool,
             consumer,
             target,
             concurrency,
+            tally,
+            attempts,
             under_way: JoinSet::new(),
             done: Vec::new(),
             hungry: true,
@@ -190,6 +197,8 @@ impl Engine {
         let consumer = self.consumer.as_str();
         for Settlement { position, number, attempt, trace_id, .. } in &self.done {
             let Attempt { verdict, status, error, took, .. } = attempt;
+            self.tally.took(*took);
+            self.attempts.settled(*verdict);
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             match verdict {
                 Verdict::Delivered => {
@@ -210,6 +219,7 @@ impl Engine {
         }
         let (was, is) = &settled.breaker;
         if was != is {
+            self.attempts.turned(is);
             let until = settled.breaker_until.map(tracing::field::display);
             tracing::warn!(consumer, was, is, until, "delivery.breaker");
         }
@@ -217,6 +227,7 @@ impl Engine {
             tracing::warn!(consumer, "delivery.paused: the target answered 410 Gone");
         }
         if settled.stale > 0 {
+            self.attempts.stale(settled.stale);
             tracing::warn!(
                 consumer,
                 events = settled.stale,

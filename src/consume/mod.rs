@@ -7,5 +7,6 @@ pub mod nats;
 pub mod push;
 mod spans;
 pub mod supervisor;
+pub mod tally;
 pub mod target;
 pub mod wake;

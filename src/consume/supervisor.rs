@@ -13,6 +13,7 @@ use super::dead_letters;
 use super::engine::Engine;
 use super::nats::{NatsOptions, NatsTarget};
 use super::push::{PrivateTargets, PushOptions, PushTarget};
+use super::tally::Tally;
 use super::target::Target;
 use super::wake::Wake;
 use crate::clock::Clock;
@@ -36,6 +37,7 @@ pub struct Supervisor {
     pub traces: Traces,
     /// How long attempts under way may take to end once it is told to stop.
     pub grace: Duration,
+    pub tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,8 @@ impl Supervisor {
 
     fn start(&self, row: TargetRow, target: Arc<dyn Target>) -> Running {
         let stop = CancellationToken::new();
-        let engine = Engine::new(self.pool.clone(), row.consumer.clone(), target, row.concurrency)
+        let (consumer, tally) = (row.consumer.clone(), Arc::clone(&self.tally));
+        let engine = Engine::new(self.pool.clone(), consumer, target, row.concurrency, tally)
             .traced(self.traces.clone(), row.kind);
         let engine = tokio::spawn(engine.run(self.wake.subscribe(), stop.clone()));
         Running { row, stop, engine }

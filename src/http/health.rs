@@ -11,8 +11,10 @@ use actix_web::web::Data;
 use serde::Serialize;
 use sqlx::PgPool;
 
+use crate::consume::tally::Tally;
 use crate::consume::wake::{Listening, Wake};
 use crate::ingest::lanes::Lanes;
+use crate::ingest::traffic::Traffic;
 use crate::shutdown::Phase;
 use crate::store::connect::within;
 use crate::store::migrations::{self, SchemaState};
@@ -29,7 +31,7 @@ const DISK_WARN: u64 = 2 << 30;
 /// Share of the queue's bounds from which on it counts as nearly full, in percent.
 const QUEUE_WARN: usize = 80;
 
-/// What readiness looks at.
+/// What readiness and /metrics look at.
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub pool: PgPool,
@@ -39,6 +41,9 @@ pub struct Parts {
     pub wake: Option<Wake>,
     /// The data directory, if the database is embedded.
     pub embedded: Option<PathBuf>,
+    /// What is counted of deliveries to us, and of ours to others.
+    pub traffic: Arc<Traffic>,
+    pub tally: Arc<Tally>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -179,13 +184,19 @@ fn listener(wake: &Wake) -> Part {
     Part { status, latency_ms: 0.0, message }
 }
 
+/// Bytes that may still be written where a folder is.
+pub fn disk_free(folder: &std::path::Path) -> std::io::Result<u64> {
+    let space = nix::sys::statvfs::statvfs(folder)?;
+    #[allow(clippy::useless_conversion, reason = "the types differ between systems")]
+    let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+    Ok(free)
+}
+
 fn disk(data_dir: &std::path::Path) -> Part {
     let start = Instant::now();
-    let (status, message) = match nix::sys::statvfs::statvfs(data_dir) {
+    let (status, message) = match disk_free(data_dir) {
         Err(error) => (Status::Fail, format!("{}: {error}", data_dir.display())),
-        Ok(space) => {
-            #[allow(clippy::useless_conversion, reason = "the types differ between systems")]
-            let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+        Ok(free) => {
             let status = match free {
                 ..DISK_FAIL => Status::Fail,
                 DISK_FAIL..DISK_WARN => Status::Warn,

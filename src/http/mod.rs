@@ -6,5 +6,6 @@ pub mod concerns;
 pub mod dashboard;
 pub mod health;
 pub mod listener;
+pub mod metrics;
 pub mod problem;
 pub mod trace;

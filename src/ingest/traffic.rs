@@ -1,11 +1,11 @@
 //! What deliveries came to, counted as they end: plain atomics, one set per gateway. Who writes the
 //! counts down (`maintain::traffic`) and who shows them (`http::metrics`) is not decided here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::IngestError;
 use super::queue::Outcome;
+use crate::counting::{Counter, Histogram, counters, read_all};
 use crate::store::failures::Stage;
 use crate::store::traffic::{Counts, Ending, LATENCY_BOUNDS, LATENCY_BUCKETS};
 use crate::stripe::order::Basis;
@@ -53,37 +53,37 @@ pub const BASES: [Basis; 6] =
 /// read a little apart, and none gets lost.
 #[derive(Debug)]
 pub struct Traffic {
-    codes: [AtomicU64; CODES.len()],
-    endings: [Tally; Ending::ALL.len()],
-    types: [AtomicU64; TYPES.len() + 1],
-    commits: AtomicU64,
-    retries: AtomicU64,
+    codes: [Counter; CODES.len()],
+    endings: [Ended; Ending::ALL.len()],
+    types: [Counter; TYPES.len() + 1],
+    commits: Counter,
+    retries: Counter,
     batch_events: Histogram<{ BATCH_BOUNDS.len() + 1 }>,
     batch_time: Histogram<LATENCY_BUCKETS>,
-    ties: [AtomicU64; BASES.len()],
-    projection_failures: AtomicU64,
-    handler_failures: AtomicU64,
+    ties: [Counter; BASES.len()],
+    projection_failures: Counter,
+    handler_failures: Counter,
 }
 
 #[derive(Debug, Default)]
-struct Tally {
-    bytes: AtomicU64,
+struct Ended {
+    bytes: Counter,
     time: Histogram<LATENCY_BUCKETS>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
         Self {
-            codes: zeros(),
+            codes: counters(),
             endings: Default::default(),
-            types: zeros(),
-            commits: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
+            types: counters(),
+            commits: Counter::default(),
+            retries: Counter::default(),
             batch_events: Histogram::default(),
             batch_time: Histogram::default(),
-            ties: zeros(),
-            projection_failures: AtomicU64::new(0),
-            handler_failures: AtomicU64::new(0),
+            ties: counters(),
+            projection_failures: Counter::default(),
+            handler_failures: Counter::default(),
         }
     }
 }
@@ -99,7 +99,7 @@ impl Traffic {
     ) {
         let code = match answer {
             Ok(Outcome::Recorded { .. }) => {
-                add(&self.types[event_type.map_or(TYPES.len(), types::index)], 1);
+                self.types[event_type.map_or(TYPES.len(), types::index)].add(1);
                 0
             }
             Ok(Outcome::Duplicate) => 1,
@@ -115,67 +115,65 @@ impl Traffic {
     }
 
     fn ended(&self, code: usize, bytes: usize, took: Duration) {
-        add(&self.codes[code], 1);
+        self.codes[code].add(1);
         let tally = &self.endings[CODES[code].1 as usize];
-        add(&tally.bytes, bytes as u64);
-        tally.time.observe(took);
+        tally.bytes.add(bytes as u64);
+        tally.time.time(&LATENCY_BOUNDS, took);
     }
 
     /// A transaction of so many events was committed, in so much time, with all its attempts.
     pub fn committed(&self, events: usize, took: Duration) {
-        add(&self.commits, 1);
-        let events = events as u64;
-        self.batch_events.count(events, bucket(&BATCH_BOUNDS, events));
-        self.batch_time.observe(took);
+        self.commits.add(1);
+        self.batch_events.count(&BATCH_BOUNDS, events as u64);
+        self.batch_time.time(&LATENCY_BOUNDS, took);
     }
 
     /// A transaction failed and is tried again.
     pub fn retried(&self) {
-        add(&self.retries, 1);
+        self.retries.add(1);
     }
 
     /// An object's newest state was found in the log.
     pub fn tied(&self, basis: Basis) {
         if let Some(at) = BASES.iter().position(|known| *known == basis) {
-            add(&self.ties[at], 1);
+            self.ties[at].add(1);
         }
     }
 
     /// An attempt of a billing table or a handler failed, and that was committed.
     pub fn failed(&self, stage: &Stage) {
         match stage {
-            Stage::Projection => add(&self.projection_failures, 1),
-            Stage::Handler(_) => add(&self.handler_failures, 1),
+            Stage::Projection => self.projection_failures.add(1),
+            Stage::Handler(_) => self.handler_failures.add(1),
         }
     }
 
     /// How many deliveries ended with each code, in the order of [`CODES`].
     pub fn codes(&self) -> [u64; CODES.len()] {
-        read(&self.codes)
+        read_all(&self.codes)
     }
 
     /// What ended how, in the order of [`Ending::ALL`].
     pub fn endings(&self) -> [Counts; Ending::ALL.len()] {
         self.endings.each_ref().map(|tally| {
-            let (micros, latency) = tally.time.read();
-            let seconds = Duration::from_micros(micros).as_secs_f64();
-            Counts { bytes: tally.bytes.load(Ordering::Relaxed), seconds, latency }
+            let (seconds, latency) = tally.time.read_times();
+            Counts { bytes: tally.bytes.read(), seconds, latency }
         })
     }
 
     /// How many new events there were of each type, in the order of [`TYPES`] and then all others.
     pub fn types(&self) -> [u64; TYPES.len() + 1] {
-        read(&self.types)
+        read_all(&self.types)
     }
 
     /// How many transactions were committed.
     pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        self.commits.read()
     }
 
     /// How often one was tried again.
     pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+        self.retries.read()
     }
 
     /// Events per commit: their sum, and how many commits fell into each bucket of [`BATCH_BOUNDS`].
@@ -183,75 +181,24 @@ impl Traffic {
         self.batch_events.read()
     }
 
-    /// Time per commit: its sum, and how many fell into each bucket of [`LATENCY_BOUNDS`].
-    pub fn batch_time(&self) -> (Duration, [u64; LATENCY_BUCKETS]) {
-        let (micros, buckets) = self.batch_time.read();
-        (Duration::from_micros(micros), buckets)
+    /// Time per commit: its sum in seconds, and how many fell into each bucket of [`LATENCY_BOUNDS`].
+    pub fn batch_time(&self) -> (f64, [u64; LATENCY_BUCKETS]) {
+        self.batch_time.read_times()
     }
 
     /// How many ties were decided in each way, in the order of [`BASES`].
     pub fn ties(&self) -> [u64; BASES.len()] {
-        read(&self.ties)
+        read_all(&self.ties)
     }
 
     /// Failed attempts of billing tables, and of handlers.
     pub fn failures(&self) -> (u64, u64) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (read(&self.projection_failures), read(&self.handler_failures))
+        (self.projection_failures.read(), self.handler_failures.read())
     }
-}
-
-/// How many values fell into each bucket, and their sum.
-#[derive(Debug)]
-struct Histogram<const N: usize> {
-    sum: AtomicU64,
-    buckets: [AtomicU64; N],
-}
-
-impl<const N: usize> Default for Histogram<N> {
-    fn default() -> Self {
-        Self { sum: AtomicU64::new(0), buckets: zeros() }
-    }
-}
-
-impl<const N: usize> Histogram<N> {
-    fn count(&self, value: u64, bucket: usize) {
-        add(&self.sum, value);
-        add(&self.buckets[bucket], 1);
-    }
-
-    fn read(&self) -> (u64, [u64; N]) {
-        (self.sum.load(Ordering::Relaxed), read(&self.buckets))
-    }
-}
-
-impl Histogram<LATENCY_BUCKETS> {
-    /// In whole microseconds.
-    fn observe(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.count(micros, bucket(&LATENCY_BOUNDS, took.as_secs_f64()));
-    }
-}
-
-/// The bucket that a value falls into: its bound is the first that is not less.
-fn bucket<T: PartialOrd + Copy>(bounds: &[T], value: T) -> usize {
-    bounds.partition_point(|bound| *bound < value)
 }
 
 fn place(code: &str) -> usize {
     CODES.iter().position(|(known, _)| *known == code).unwrap_or(CODES.len() - 1)
-}
-
-fn zeros<const N: usize>() -> [AtomicU64; N] {
-    std::array::from_fn(|_| AtomicU64::new(0))
-}
-
-fn read<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
-    counters.each_ref().map(|counter| counter.load(Ordering::Relaxed))
-}
-
-fn add(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -296,19 +243,5 @@ mod tests {
         let mut once = [1; CODES.len()];
         once[CODES.len() - 1] = 0;
         assert_eq!(traffic.codes(), once);
-    }
-
-    #[test]
-    fn a_value_falls_into_the_first_bucket_that_holds_it() {
-        let traffic = Traffic::default();
-        for micros in [0, 250, 251, 200_000, 30_000_000, 30_000_001] {
-            traffic.abandoned(10, Duration::from_micros(micros));
-        }
-        let refused = traffic.endings()[Ending::Refused as usize];
-        let filled: Vec<_> = (0..LATENCY_BUCKETS).filter(|at| refused.latency[*at] > 0).collect();
-        assert_eq!(filled, [0, 1, 16, 23, 24]);
-        assert_eq!(refused.latency[0], 2);
-        assert_eq!((refused.deliveries(), refused.bytes), (6, 60));
-        assert!((refused.seconds - 60.200_502).abs() < 1e-9);
     }
 }

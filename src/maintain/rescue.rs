@@ -1,10 +1,12 @@
 //! Tries again what a billing table or a handler did not take: the rows of `tollgate.failures`.
 //! What counts as a failure is decided where events are committed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::ingest::traffic::Traffic;
 use crate::store::connect::{Database, Transaction, WriterConnection};
 use crate::store::events::NewEvent;
 use crate::store::failures::{self, Due, Failed, Stage};
@@ -32,12 +34,13 @@ const LIMIT: Duration = Duration::from_mins(1);
 pub struct Rescue {
     database: Database,
     hooks: Hooks,
+    traffic: Arc<Traffic>,
     connection: Option<WriterConnection>,
 }
 
 impl Rescue {
-    pub fn new(database: Database, hooks: Hooks) -> Self {
-        Self { database, hooks, connection: None }
+    pub fn new(database: Database, hooks: Hooks, traffic: Arc<Traffic>) -> Self {
+        Self { database, hooks, traffic, connection: None }
     }
 
     /// Looks again and again, until told to stop.
@@ -82,13 +85,18 @@ impl Rescue {
             return Ok(false);
         };
         let (done, most) = self.redo(&mut transaction, &registered, &due).await?;
+        let mut failed = done.is_err();
         match finish(transaction, &due, done, most).await {
             // What the handler did fails only now, a deferred constraint say.
             Err(error) if error.is_about_statement() => {
                 let transaction = connection.begin().await?;
                 finish(transaction, &due, Err(error.to_string()), most).await?;
+                failed = true;
             }
             finished => finished?,
+        }
+        if failed {
+            self.traffic.failed(&due.stage);
         }
         Ok(true)
     }

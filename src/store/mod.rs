@@ -9,6 +9,7 @@ pub mod consumers;
 pub mod error;
 pub mod events;
 pub mod failures;
+pub mod gauges;
 pub mod handlers;
 pub mod hooks;
 pub mod maintenance;

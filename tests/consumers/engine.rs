@@ -43,7 +43,7 @@ async fn steps_deliver_retry_and_give_up() {
             _ => Verdict::Delivered,
         },
     });
-    let mut engine = Engine::new(log.pool.clone(), "c".into(), target.clone(), 16);
+    let mut engine = Engine::new(log.pool.clone(), "c".into(), target.clone(), 16, Arc::default());
     assert_eq!(engine.run_once().await.unwrap(), 4);
     assert_eq!(engine.run_once().await.unwrap(), 0, "nothing is due yet");
     for left in [2, 1] {
@@ -67,7 +67,8 @@ async fn attempts_are_forgotten_after_a_month_and_dead_letters_never() {
     log.consumer("c", "").await;
     log.sql("SELECT tollgate.set_target('c', 'http://localhost')").await;
     let target = Scripted { came: Mutex::default(), verdict: |_| Verdict::Refused };
-    let mut engine = Engine::new(log.pool.clone(), "c".into(), Arc::new(target), 16);
+    let mut engine =
+        Engine::new(log.pool.clone(), "c".into(), Arc::new(target), 16, Arc::default());
     assert_eq!(engine.run_once().await.unwrap(), 2);
     log.sql("UPDATE tollgate.attempts SET at = now() - interval '31 days' WHERE position = 1")
         .await;
