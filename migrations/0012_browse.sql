@@ -80,16 +80,16 @@ COMMENT ON FUNCTION tollgate.objects_of_customer IS 'The ids of a customer and o
 
 CREATE FUNCTION tollgate.event_types(_from text, _until text, _most int) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
-    SET enable_seqscan = off SET jit = off
+    SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 DECLARE
     _type text;
 BEGIN
-    SELECT min(l.type) INTO _type FROM tollgate.event_log l WHERE l.type >= _from AND l.type < _until;
+    SELECT l.type INTO _type FROM tollgate.event_log l WHERE l.type >= _from AND l.type < _until ORDER BY l.type, l.created LIMIT 1;
     WHILE _type IS NOT NULL AND _most > 0 LOOP
         RETURN NEXT _type;
         _most := _most - 1;
-        SELECT min(l.type) INTO _type FROM tollgate.event_log l WHERE l.type > _type AND l.type < _until;
+        SELECT l.type INTO _type FROM tollgate.event_log l WHERE l.type > _type AND l.type < _until ORDER BY l.type, l.created LIMIT 1;
     END LOOP;
 END
 $$;

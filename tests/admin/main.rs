@@ -3,7 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod access;
+mod bench;
 mod collector;
+mod seed;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
