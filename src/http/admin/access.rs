@@ -8,7 +8,7 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, COOKIE};
 use actix_web::web::Data;
-use actix_web::{FromRequest, HttpRequest, HttpResponse};
+use actix_web::{FromRequest, HttpRequest};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -183,12 +183,6 @@ async fn nobody(admin: &Admin, connection: &mut PgConnection) -> Result<Identity
         return Ok(Identity::all_powerful(OF_NOBODY));
     }
     Err(AdminError::Unauthorized)
-}
-
-/// `GET /api/v1/whoami`: whose token this is, and what it allows.
-pub async fn whoami(Read(identity): Read) -> HttpResponse {
-    HttpResponse::Ok()
-        .json(serde_json::json!({"name": identity.name, "scope": identity.scope.as_str()}))
 }
 
 async fn with_scope(request: HttpRequest, needed: Scope) -> Result<Identity, AdminError> {

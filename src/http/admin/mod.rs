@@ -2,6 +2,8 @@
 //! together; who may use them is `access`'s, what they do stands with each.
 
 pub mod access;
+pub mod actions;
+pub mod api;
 pub mod error;
 pub mod guard;
 pub mod login;
@@ -91,5 +93,5 @@ pub fn serve(listener: &Listener, admin: Arc<Admin>) -> std::io::Result<Server> 
 }
 
 fn routes(config: &mut web::ServiceConfig) {
-    config.configure(login::routes).route("/api/v1/whoami", web::get().to(access::whoami));
+    config.configure(login::routes).configure(api::routes);
 }
