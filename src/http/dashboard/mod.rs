@@ -1,15 +1,40 @@
-//! The dashboard's pages. What they show is asked of `store`, what their buttons do stands in
-//! `http::admin`.
+//! The dashboard's pages: HTML made on the server, nothing to build, nothing from elsewhere. What they
+//! show is asked of `store::browse`, what their buttons do stands in `http::admin::actions`.
+
+mod around;
+mod assets;
+mod chart;
+mod filters;
+mod nav;
+mod page;
+mod payload;
+mod text;
+
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, ServiceConfig};
+use askama::Template;
+
+use assets::{ASSETS, Assets};
+
+/// The routes of the pages. Everything that is not there is a page too, so these come last.
+pub fn routes(config: &mut ServiceConfig) {
+    let pages = web::scope("")
+        .wrap(from_fn(around::pages))
+        .route("/assets/{digest}/{name}", web::get().to(assets::asset))
+        .default_service(web::route().to(around::not_found));
+    config.service(pages);
+}
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    assets: &'static Assets,
+    next: &'a str,
+    wrong: Option<&'a str>,
+}
 
 /// The page that asks for a token; `next` is where to go afterwards, `wrong` why the last try failed.
 pub fn login_page(next: &str, wrong: Option<&str>) -> String {
-    let escaped =
-        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    format!(
-        "<!doctype html><html lang=\"en\"><title>Tollgate</title><p>{}</p><form method=\"post\" action=\"/login\">\
-         <input type=\"hidden\" name=\"next\" value=\"{}\"><label>Token <input name=\"token\" type=\"password\"></label>\
-         <button>Log in</button></form>",
-        escaped(wrong.unwrap_or_default()),
-        escaped(next)
-    )
+    // Writing into a string does not fail.
+    LoginPage { assets: &ASSETS, next, wrong }.render().unwrap_or_default()
 }

@@ -1,0 +1,134 @@
+//! What templates call on a value: `{{ name|t }}`. Texts of strangers go through `t`, `short`, `id` or
+//! `kind` everywhere; askama escapes what comes out.
+
+use std::fmt::Display;
+
+use askama::filters::HtmlSafe;
+use askama::{Template, Values};
+use time::OffsetDateTime;
+
+use super::text;
+
+/// A text, made harmless.
+#[askama::filter_fn]
+pub fn t(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::harmless(&value.to_string()))
+}
+
+/// The same, cut where tables would burst.
+#[askama::filter_fn]
+pub fn short(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::cut(&value.to_string(), text::SHORT))
+}
+
+/// A text as part of a URL's path or query.
+#[askama::filter_fn]
+pub fn url(value: impl Display, _: &dyn Values) -> askama::Result<String> {
+    let value = value.to_string();
+    Ok(percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC)
+        .to_string())
+}
+
+/// A count with thousands apart.
+#[askama::filter_fn]
+pub fn count(value: &i64, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::thousands(*value))
+}
+
+/// Seconds as people say them.
+#[askama::filter_fn]
+pub fn span(value: &f64, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::span(*value))
+}
+
+/// An amount of minor units.
+#[askama::filter_fn]
+pub fn amount(value: &i64, _: &dyn Values, currency: &str) -> askama::Result<String> {
+    Ok(text::amount(*value, currency))
+}
+
+/// A time for machines.
+#[askama::filter_fn]
+pub fn iso(value: &OffsetDateTime, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::iso(*value))
+}
+
+/// A time for people, in UTC.
+#[askama::filter_fn]
+pub fn exact(value: &OffsetDateTime, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::exact(*value))
+}
+
+/// The time of day, to the thousandth.
+#[askama::filter_fn]
+pub fn precise(value: &OffsetDateTime, _: &dyn Values) -> askama::Result<String> {
+    Ok(text::precise(*value))
+}
+
+/// How long ago, with the exact time to be seen when pointed at.
+#[askama::filter_fn]
+pub fn when(value: &OffsetDateTime, _: &dyn Values, now: &OffsetDateTime) -> askama::Result<When> {
+    Ok(When {
+        iso: text::iso(*value),
+        exact: text::exact(*value),
+        relative: text::relative(*value, *now),
+    })
+}
+
+#[derive(Template)]
+#[template(
+    source = r#"<time datetime="{{ iso }}" title="{{ exact }}" data-ago>{{ relative }}</time>"#,
+    ext = "html"
+)]
+pub struct When {
+    iso: String,
+    exact: String,
+    relative: String,
+}
+
+/// An event's type: what happened stands out from what it happened to.
+#[askama::filter_fn]
+pub fn kind(value: impl Display, _: &dyn Values) -> askama::Result<Kind> {
+    let value = text::cut(&value.to_string(), text::SHORT);
+    let end = value.rfind('.').map_or(0, |dot| dot + 1);
+    Ok(Kind { family: value[..end].to_owned(), act: value[end..].to_owned() })
+}
+
+#[derive(Template)]
+#[template(
+    source = r#"<bdi class="type"><span class="family">{{ family }}</span><span class="act">{{ act }}</span></bdi>"#,
+    ext = "html"
+)]
+pub struct Kind {
+    family: String,
+    act: String,
+}
+
+/// An id, apart from the direction of what stands around it.
+#[askama::filter_fn]
+pub fn id(value: impl Display, _: &dyn Values) -> askama::Result<Id> {
+    Ok(Id(text::cut(&value.to_string(), text::SHORT)))
+}
+
+#[derive(Template)]
+#[template(source = r#"<bdi class="id">{{ self.0 }}</bdi>"#, ext = "html")]
+pub struct Id(String);
+
+/// Live or test data.
+#[askama::filter_fn]
+pub fn mode(value: &bool, _: &dyn Values) -> askama::Result<Mode> {
+    Ok(Mode(*value))
+}
+
+#[derive(Template)]
+#[template(
+    source = r#"{% if self.0 %}<span class="tag ok">live</span>{% else %}<span class="tag warn">test</span>{% endif %}"#,
+    ext = "html"
+)]
+pub struct Mode(bool);
+
+// Their templates escape what they show.
+impl HtmlSafe for When {}
+impl HtmlSafe for Kind {}
+impl HtmlSafe for Id {}
+impl HtmlSafe for Mode {}

@@ -1,0 +1,66 @@
+//! The menu: which pages there are, which one is open, and what on them wants to be looked at.
+
+use sqlx::PgConnection;
+
+/// A heading and the links under it.
+pub type Group = (&'static str, Vec<Link>);
+
+pub struct Link {
+    pub name: &'static str,
+    pub path: &'static str,
+    pub here: bool,
+    /// What is there and should not be; 0 for nothing.
+    pub count: i64,
+    pub about: &'static str,
+    /// Whether it can wait.
+    pub mild: bool,
+}
+
+/// What wants to be looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trouble {
+    dead: i64,
+    failures: i64,
+    quarantine: i64,
+}
+
+/// The menu on the page at `here`.
+pub async fn groups(
+    _connection: &mut PgConnection,
+    here: &'static str,
+) -> Result<Vec<Group>, sqlx::Error> {
+    Ok(menu(here, Trouble::default()))
+}
+
+fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
+    let link = |name, path, count, about, mild| Link {
+        name,
+        path,
+        here: path == here,
+        count,
+        about,
+        mild,
+    };
+    let plain = |name, path| link(name, path, 0, "", false);
+    vec![
+        ("", vec![plain("Overview", "/")]),
+        ("Events", vec![plain("Events", "/events"), plain("Live tail", "/live")]),
+        (
+            "Delivery",
+            vec![
+                plain("Consumers", "/consumers"),
+                link("Dead letters", "/dead-letters", trouble.dead, "dead letters", false),
+            ],
+        ),
+        ("Billing", vec![plain("Billing", "/billing"), plain("Ties", "/ties")]),
+        (
+            "Processing",
+            vec![
+                plain("Handlers", "/handlers"),
+                link("Failures", "/failures", trouble.failures, "failures", true),
+                link("Quarantine", "/quarantine", trouble.quarantine, "bodies", true),
+            ],
+        ),
+        ("Administration", vec![plain("Audit log", "/audit"), plain("Tokens", "/tokens")]),
+    ]
+}
