@@ -93,5 +93,5 @@ pub fn serve(listener: &Listener, admin: Arc<Admin>) -> std::io::Result<Server> 
 }
 
 fn routes(config: &mut web::ServiceConfig) {
-    config.configure(login::routes).configure(api::routes);
+    config.configure(login::routes).configure(api::routes).configure(super::dashboard::routes);
 }

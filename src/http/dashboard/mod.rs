@@ -3,12 +3,15 @@
 
 mod around;
 mod assets;
+mod audit;
 mod chart;
 mod filters;
+mod live;
 mod nav;
 mod page;
 mod payload;
 mod text;
+mod tokens;
 
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
@@ -21,6 +24,9 @@ pub fn routes(config: &mut ServiceConfig) {
     let pages = web::scope("")
         .wrap(from_fn(around::pages))
         .route("/assets/{digest}/{name}", web::get().to(assets::asset))
+        .configure(live::routes)
+        .configure(audit::routes)
+        .configure(tokens::routes)
         .default_service(web::route().to(around::not_found));
     config.service(pages);
 }
