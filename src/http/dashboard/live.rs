@@ -13,10 +13,9 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::page::{self, Shell, Visit};
+use super::page::{self, Shell, Visit, unanswered};
 use super::{filters, text};
 use crate::http::admin::{AdminError, access};
-use crate::store::StoreError;
 use crate::store::handlers::Pattern;
 use crate::store::reading::{self, Page, ReadEvent, Wanted};
 
@@ -88,13 +87,6 @@ async fn tail(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminEr
     let events = page.events.into_iter().rev().take(FIRST).collect();
     let shell = visit.shell("Live tail", PATH).await?;
     page::show(&LivePage { shell, pattern: which.into_inner().pattern, events, after })
-}
-
-fn unanswered(error: StoreError) -> AdminError {
-    match error {
-        StoreError::Database(error) => error.into(),
-        other => AdminError::Database(sqlx::Error::Protocol(other.to_string())),
-    }
 }
 
 async fn stream(

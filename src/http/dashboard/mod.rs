@@ -5,13 +5,16 @@ mod around;
 mod assets;
 mod audit;
 mod chart;
+mod consumers;
 mod filters;
 mod live;
 mod nav;
+mod overview;
 mod page;
 mod payload;
 mod text;
 mod tokens;
+mod traffic;
 
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
@@ -24,7 +27,9 @@ pub fn routes(config: &mut ServiceConfig) {
     let pages = web::scope("")
         .wrap(from_fn(around::pages))
         .route("/assets/{digest}/{name}", web::get().to(assets::asset))
+        .configure(overview::routes)
         .configure(live::routes)
+        .configure(consumers::routes)
         .configure(audit::routes)
         .configure(tokens::routes)
         .default_service(web::route().to(around::not_found));

@@ -18,21 +18,19 @@ pub struct Link {
 
 /// What wants to be looked at.
 #[derive(Clone, Copy, Debug, Default)]
-struct Trouble {
-    dead: i64,
-    failures: i64,
-    quarantine: i64,
+pub struct Trouble {
+    pub dead: i64,
+    pub failures: i64,
+    pub quarantine: i64,
+}
+
+/// Counts it.
+pub async fn trouble(_connection: &mut PgConnection) -> Result<Trouble, sqlx::Error> {
+    Ok(Trouble::default())
 }
 
 /// The menu on the page at `here`.
-pub async fn groups(
-    _connection: &mut PgConnection,
-    here: &'static str,
-) -> Result<Vec<Group>, sqlx::Error> {
-    Ok(menu(here, Trouble::default()))
-}
-
-fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
+pub fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
     let link = |name, path, count, about, mild| Link {
         name,
         path,

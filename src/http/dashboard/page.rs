@@ -14,9 +14,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::assets::{ASSETS, Assets};
-use super::nav::{self, Group};
+use super::nav::{self, Group, Trouble};
 use crate::http::admin::access::Scope;
 use crate::http::admin::{Admin, AdminError, Identity, Read};
+use crate::store::StoreError;
 
 pub const HTML: &str = "text/html; charset=utf-8";
 
@@ -59,6 +60,7 @@ pub struct Who {
 pub struct Shell {
     pub title: String,
     pub nav: Vec<Group>,
+    pub trouble: Trouble,
     pub who: Option<Who>,
     pub csrf: Option<String>,
     pub may_operate: bool,
@@ -80,10 +82,11 @@ impl Visit {
     /// The frame of a page at `path` in the menu.
     pub async fn shell(&self, title: &str, path: &'static str) -> Result<Shell, AdminError> {
         let identity = &self.identity;
-        let nav = self.read(async |connection| Ok(nav::groups(connection, path).await?)).await?;
+        let trouble = self.read(async |connection| Ok(nav::trouble(connection).await?)).await?;
         Ok(Shell {
             title: title.to_owned(),
-            nav,
+            nav: nav::menu(path, trouble),
+            trouble,
             who: Some(Who { name: identity.name.clone(), scope: identity.scope.as_str() }),
             csrf: identity.csrf.clone(),
             may_operate: identity.may(Scope::Operate),
@@ -117,6 +120,14 @@ impl FromRequest for Visit {
             let now = admin.clock.now();
             Ok(Self { admin, identity, flash, now })
         })
+    }
+}
+
+/// What the store could not do, as a request's trouble.
+pub fn unanswered(error: StoreError) -> AdminError {
+    match error {
+        StoreError::Database(error) => error.into(),
+        other => AdminError::Database(sqlx::Error::Protocol(other.to_string())),
     }
 }
 
