@@ -1,70 +1,130 @@
-//! Consumers: the list, and one with its deliveries and attempts; buttons to pause, resume and
-//! rewind it. What these do stands in `store::consumer_admin`.
+//! Consumers: the list, and one with what it has not taken yet and the attempts at it; buttons to
+//! pause, resume and rewind it.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, ServiceConfig};
+use actix_web::web::{self, Data, Form, Path, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
-use serde_json::Value;
-use sqlx::PgConnection;
 
-use super::filters;
-use super::page::{self, Shell, Visit};
-use crate::http::admin::AdminError;
-use crate::store::consumer_admin;
+use super::page::{self, Shell, Visit, browsed, encoded};
+use super::{actions, filters};
+use crate::http::admin::{Admin, AdminError, Operate};
+use crate::store::browse::consumers::{Consumer, consumers};
+use crate::store::browse::deliveries::{self, OpenDelivery};
+use crate::store::browse::problems::{self, Attempt};
+use crate::store::browse::{Page, PageRequest};
 
 const PATH: &str = "/consumers";
 
+/// Lines of each list on the page of one consumer.
+const LINES: i64 = 25;
+
 pub fn routes(config: &mut ServiceConfig) {
-    config.route(PATH, web::get().to(list));
-}
-
-/// How a consumer does: a row of `tollgate.consumer_status`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ConsumerLine {
-    pub name: String,
-    pub kind: String,
-    pub state: String,
-    pub types: Vec<String>,
-    pub ordering: String,
-    pub cursor: i64,
-    pub lag_events: i64,
-    pub lag_seconds: f64,
-    pub in_flight: i64,
-    pub retrying: i64,
-    pub deferred: i64,
-    pub dead: i64,
-    pub paused_because: Option<String>,
-    #[serde(with = "time::serde::rfc3339::option", default)]
-    pub breaker_until: Option<time::OffsetDateTime>,
-    pub url: Option<String>,
-}
-
-/// All consumers, by name.
-pub async fn all(connection: &mut PgConnection) -> Result<Vec<ConsumerLine>, AdminError> {
-    lines(connection, None).await
-}
-
-async fn lines(
-    connection: &mut PgConnection,
-    name: Option<&str>,
-) -> Result<Vec<ConsumerLine>, AdminError> {
-    let rows = consumer_admin::status(connection, name).await?;
-    let lines = rows.into_iter().map(|row| serde_json::from_value(Value::Object(row)));
-    lines.collect::<Result<_, _>>().map_err(|error| {
-        tracing::error!(%error, "a consumer's status cannot be read");
-        AdminError::Internal
-    })
+    config
+        .route(PATH, web::get().to(list))
+        .route("/consumers/{name}", web::get().to(one))
+        .route("/consumers/{name}/pause", web::post().to(pause))
+        .route("/consumers/{name}/resume", web::post().to(resume))
+        .route("/consumers/{name}/rewind", web::post().to(rewind));
 }
 
 #[derive(Template)]
 #[template(path = "consumers.html")]
 struct ConsumersPage {
     shell: Shell,
-    consumers: Vec<ConsumerLine>,
+    consumers: Vec<Consumer>,
 }
 
 async fn list(visit: Visit) -> Result<HttpResponse, AdminError> {
-    let consumers = visit.read(all).await?;
+    let read = async |connection: &mut _| Ok(consumers(connection, None).await?);
+    let consumers = visit.read(read).await?;
     page::show(&ConsumersPage { shell: visit.shell("Consumers", PATH).await?, consumers })
+}
+
+#[derive(Template)]
+#[template(path = "consumer.html")]
+struct ConsumerPage {
+    shell: Shell,
+    it: Consumer,
+    open: Vec<OpenDelivery>,
+    attempts: Page<Attempt>,
+}
+
+impl ConsumerPage {
+    /// What an attempt came to, as a tag of the style sheet and in words.
+    fn verdict(attempt: &Attempt) -> (&'static str, &'static str) {
+        match attempt.verdict.as_str() {
+            "delivered" => ("ok", "delivered"),
+            "retry" => ("warn", "failed"),
+            "refused" => ("bad", "refused"),
+            _ => ("bad", "gone"),
+        }
+    }
+}
+
+async fn one(visit: Visit, name: Path<String>) -> Result<HttpResponse, AdminError> {
+    let name = name.into_inner();
+    let wanted = name.clone();
+    let read = async move |connection: &mut _| {
+        let Some(it) = consumers(connection, Some(&wanted)).await?.pop() else {
+            return Ok(None);
+        };
+        let open = deliveries::open(connection, &wanted, LINES).await?;
+        let request = PageRequest { limit: LINES, cursor: None };
+        let attempts = problems::attempts(connection, &wanted, &request).await.map_err(browsed)?;
+        Ok(Some((it, open, attempts)))
+    };
+    let found = visit.read(read).await?;
+    let (it, open, attempts) =
+        found.ok_or_else(|| AdminError::NotFound(format!("consumer named {name}")))?;
+    let shell = visit.shell(&it.name, PATH).await?;
+    page::show(&ConsumerPage { shell, it, open, attempts })
+}
+
+fn place(name: &str) -> String {
+    format!("{PATH}/{}", encoded(name))
+}
+
+#[derive(Deserialize)]
+struct Because {
+    #[serde(default)]
+    because: String,
+}
+
+async fn pause(
+    admin: Data<Admin>,
+    Operate(who): Operate,
+    name: Path<String>,
+    form: Form<Because>,
+) -> Result<HttpResponse, AdminError> {
+    let because = match form.because.trim() {
+        "" => format!("by {}", who.name),
+        text => text.to_owned(),
+    };
+    let done = actions::pause(&admin, &who, &name, Some(because)).await;
+    page::outcome(&place(&name), done, |()| "Paused: nothing is handed out any more".to_owned())
+}
+
+async fn resume(
+    admin: Data<Admin>,
+    Operate(who): Operate,
+    name: Path<String>,
+) -> Result<HttpResponse, AdminError> {
+    let done = actions::resume(&admin, &who, &name).await;
+    page::outcome(&place(&name), done, |()| "Resumed".to_owned())
+}
+
+#[derive(Deserialize)]
+struct To {
+    to: String,
+}
+
+async fn rewind(
+    admin: Data<Admin>,
+    Operate(who): Operate,
+    name: Path<String>,
+    form: Form<To>,
+) -> Result<HttpResponse, AdminError> {
+    let done = actions::rewind(&admin, &who, &name, form.to.trim()).await;
+    page::outcome(&place(&name), done, |position| format!("Goes on after position {position}"))
 }

@@ -1,8 +1,8 @@
 //! The list of events with its filters, and finding anything by its id.
 
+use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
 use actix_web::web::{self, Query, ServiceConfig};
-use actix_web::HttpResponse;
 use askama::Template;
 use serde::Deserialize;
 
@@ -32,9 +32,10 @@ impl Fields {
 
     /// The address with these fields, but for one, which is set to `value`.
     fn with(&self, name: &str, value: &str) -> String {
-        let kept = self.pairs.iter().filter(|(key, value)| {
-            key != name && key != "cursor" && !value.is_empty()
-        });
+        let kept = self
+            .pairs
+            .iter()
+            .filter(|(key, value)| key != name && key != "cursor" && !value.is_empty());
         let mut pairs: Vec<String> =
             kept.map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
         if !value.is_empty() {
@@ -58,7 +59,9 @@ struct EventsPage {
 
 /// `datetime-local` has no zone; all times here are UTC.
 fn zoned(name: &str, value: &str) -> String {
-    let local = (name == "since" || name == "until") && [16, 19].contains(&value.len()) && !value.ends_with('Z');
+    let local = (name == "since" || name == "until")
+        && [16, 19].contains(&value.len())
+        && !value.ends_with('Z');
     match (local, value.len()) {
         (true, 16) => format!("{value}:00Z"),
         (true, _) => format!("{value}Z"),
@@ -117,7 +120,9 @@ async fn search(_visit: Visit, sought: Query<Sought>) -> HttpResponse {
         Some("evt") if !text.contains('*') => format!("/events/{}", encoded(text)),
         Some("evt") => format!("{PATH}?id={}", encoded(text)),
         Some("acct") => format!("{PATH}?account={}", encoded(text)),
-        _ if text.contains(['.', '*']) && !text.contains('_') => format!("{PATH}?type={}", encoded(text)),
+        _ if text.contains(['.', '*']) && !text.contains('_') => {
+            format!("{PATH}?type={}", encoded(text))
+        }
         _ => format!("/billing/objects/{}", encoded(text)),
     };
     HttpResponse::SeeOther().insert_header((LOCATION, place)).finish()

@@ -1,17 +1,23 @@
 //! The dashboard's pages: HTML made on the server, nothing to build, nothing from elsewhere. What they
 //! show is asked of `store::browse`, what their buttons do stands in `http::admin::actions`.
 
+mod actions;
 mod around;
 mod assets;
 mod audit;
+mod billing;
 mod chart;
 mod consumers;
+mod dead_letters;
+mod event;
+mod events;
 mod filters;
 mod live;
 mod nav;
 mod overview;
 mod page;
 mod payload;
+mod problems;
 mod text;
 mod tokens;
 mod traffic;
@@ -28,8 +34,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .wrap(from_fn(around::pages))
         .route("/assets/{digest}/{name}", web::get().to(assets::asset))
         .configure(overview::routes)
+        .configure(events::routes)
+        .configure(event::routes)
         .configure(live::routes)
         .configure(consumers::routes)
+        .configure(dead_letters::routes)
+        .configure(billing::routes)
+        .configure(problems::routes)
         .configure(audit::routes)
         .configure(tokens::routes)
         .default_service(web::route().to(around::not_found));

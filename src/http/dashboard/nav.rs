@@ -2,6 +2,8 @@
 
 use sqlx::PgConnection;
 
+use crate::store::browse::totals::totals;
+
 /// A heading and the links under it.
 pub type Group = (&'static str, Vec<Link>);
 
@@ -25,8 +27,10 @@ pub struct Trouble {
 }
 
 /// Counts it.
-pub async fn trouble(_connection: &mut PgConnection) -> Result<Trouble, sqlx::Error> {
-    Ok(Trouble::default())
+pub async fn trouble(connection: &mut PgConnection) -> Result<Trouble, sqlx::Error> {
+    let all = totals(connection).await?;
+    let failures = all.failing + all.given_up;
+    Ok(Trouble { dead: all.dead_letters, failures, quarantine: all.quarantined })
 }
 
 /// The menu on the page at `here`.

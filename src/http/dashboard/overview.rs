@@ -7,7 +7,6 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::chart::Chart;
-use super::consumers::{self, ConsumerLine};
 use super::filters;
 use super::nav::Trouble;
 use super::page::{self, Shell, Visit};
@@ -15,6 +14,7 @@ use super::text;
 use super::traffic::{self, PERIODS, Period, Totals};
 use crate::http::admin::AdminError;
 use crate::http::health::{Part, Readiness, Status};
+use crate::store::browse::consumers::{Consumer, consumers};
 use crate::store::traffic as figures;
 
 const PATH: &str = "/";
@@ -60,7 +60,7 @@ struct OverviewPage {
     trouble: Trouble,
     deliveries: Chart,
     latency: Chart,
-    consumers: Vec<ConsumerLine>,
+    consumers: Vec<Consumer>,
     lag_seconds: f64,
     lag_events: i64,
     parts: Vec<PartLine>,
@@ -77,7 +77,7 @@ async fn overview(visit: Visit, asked: Query<Asked>) -> Result<HttpResponse, Adm
     });
     let (points, readiness) = read.await.map_err(|_| AdminError::Internal)?;
     let points = points.map_err(page::unanswered)?;
-    let consumers = visit.read(consumers::all).await?;
+    let consumers = visit.read(async |connection| Ok(consumers(connection, None).await?)).await?;
     let shell = visit.shell("Overview", PATH).await?;
     let trouble = shell.trouble;
     let parts = parts(&readiness);
@@ -139,7 +139,7 @@ fn parts(readiness: &Readiness) -> Vec<PartLine> {
 }
 
 /// What wants a look, the worst first.
-fn concerns(parts: &[PartLine], consumers: &[ConsumerLine], trouble: Trouble) -> Vec<Concern> {
+fn concerns(parts: &[PartLine], consumers: &[Consumer], trouble: Trouble) -> Vec<Concern> {
     let mut concerns = Vec::new();
     let mut add = |bad, text, link| concerns.push(Concern { bad, text, link });
     for part in parts.iter().filter(|part| part.status != "ok") {

@@ -18,6 +18,7 @@ use super::nav::{self, Group, Trouble};
 use crate::http::admin::access::Scope;
 use crate::http::admin::{Admin, AdminError, Identity, Read};
 use crate::store::StoreError;
+use crate::store::browse::BrowseError;
 
 pub const HTML: &str = "text/html; charset=utf-8";
 
@@ -131,6 +132,14 @@ pub fn unanswered(error: StoreError) -> AdminError {
     }
 }
 
+/// What could not be looked up, as a request's trouble.
+pub fn browsed(error: BrowseError) -> AdminError {
+    match error {
+        BrowseError::Invalid(sentence) => AdminError::Invalid(sentence),
+        BrowseError::Database(error) => error.into(),
+    }
+}
+
 /// A page.
 pub fn show(page: &impl Template) -> Result<HttpResponse, AdminError> {
     let html = page.render().map_err(|error| {
@@ -148,6 +157,21 @@ pub fn done(path: &str, text: impl Into<String>) -> HttpResponse {
 /// The same, for an action that could not be done.
 pub fn refused(path: &str, text: impl Into<String>) -> HttpResponse {
     go(path, &Flash { good: false, text: text.into() })
+}
+
+/// What came of an action, in words; what the asker got wrong is said on the same page.
+pub fn outcome<T>(
+    path: &str,
+    done: Result<T, AdminError>,
+    words: impl FnOnce(T) -> String,
+) -> Result<HttpResponse, AdminError> {
+    match done {
+        Ok(value) => Ok(self::done(path, words(value))),
+        Err(
+            error @ (AdminError::Invalid(_) | AdminError::Conflict(_) | AdminError::NotFound(_)),
+        ) => Ok(refused(path, error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 fn go(path: &str, flash: &Flash) -> HttpResponse {

@@ -6,6 +6,7 @@
 
 pub mod billing;
 pub mod consumers;
+pub mod deliveries;
 pub mod event;
 pub mod events;
 pub mod filter;

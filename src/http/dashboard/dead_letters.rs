@@ -1,0 +1,101 @@
+//! Dead letters: what consumers could not take, to be handed out again or forgotten, one by one or all
+//! of a consumer.
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, Data, Form, Query, ServiceConfig};
+use askama::Template;
+use serde::Deserialize;
+
+use super::page::{self, Shell, Visit, browsed, encoded};
+use super::{actions, filters, text};
+use crate::http::admin::{Admin, AdminError, Operate};
+use crate::store::browse::consumers::{self, Consumer};
+use crate::store::browse::problems::{self, DeadLetter};
+use crate::store::browse::{Page, PageRequest};
+
+const PATH: &str = "/dead-letters";
+
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .route(PATH, web::get().to(list))
+        .route("/dead-letters/retry", web::post().to(retry))
+        .route("/dead-letters/discard", web::post().to(discard));
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(default)]
+    consumer: String,
+    cursor: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "dead_letters.html")]
+struct DeadLettersPage {
+    shell: Shell,
+    /// Of which consumer; empty for all.
+    consumer: String,
+    /// Those that have any.
+    consumers: Vec<Consumer>,
+    page: Page<DeadLetter>,
+    first: bool,
+}
+
+async fn list(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminError> {
+    let Which { consumer, cursor } = which.into_inner();
+    let first = cursor.as_deref().unwrap_or_default().is_empty();
+    let request = PageRequest::new(None, cursor).map_err(browsed)?;
+    let name = Some(consumer.clone()).filter(|name| !name.is_empty());
+    let read = async move |connection: &mut _| {
+        let page = problems::dead_letters(connection, name.as_deref(), &request).await;
+        let mut all = consumers::consumers(connection, None).await?;
+        all.retain(|it| it.dead > 0);
+        Ok((page.map_err(browsed)?, all))
+    };
+    let (page, consumers) = visit.read(read).await?;
+    let shell = visit.shell("Dead letters", PATH).await?;
+    page::show(&DeadLettersPage { shell, consumer, consumers, page, first })
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    consumer: String,
+    position: Option<i64>,
+}
+
+impl Chosen {
+    fn back(&self) -> String {
+        match self.position {
+            Some(_) => PATH.to_owned(),
+            None => format!("/consumers/{}", encoded(&self.consumer)),
+        }
+    }
+}
+
+async fn retry(
+    admin: Data<Admin>,
+    Operate(who): Operate,
+    form: Form<Chosen>,
+) -> Result<HttpResponse, AdminError> {
+    let count =
+        actions::settle_dead_letters(&admin, &who, &form.consumer, form.position, true).await?;
+    Ok(page::done(&form.back(), format!("Handed out again: {}", letters(count))))
+}
+
+async fn discard(
+    admin: Data<Admin>,
+    Operate(who): Operate,
+    form: Form<Chosen>,
+) -> Result<HttpResponse, AdminError> {
+    let count =
+        actions::settle_dead_letters(&admin, &who, &form.consumer, form.position, false).await?;
+    Ok(page::done(&form.back(), format!("Forgotten: {}", letters(count))))
+}
+
+fn letters(count: i64) -> String {
+    if count == 1 {
+        "1 dead letter".to_owned()
+    } else {
+        format!("{} dead letters", text::thousands(count))
+    }
+}
