@@ -4,9 +4,12 @@
 
 mod browser;
 mod looks;
+mod pages;
 #[path = "../consumers/receiver.rs"]
 #[allow(dead_code, reason = "shared with the tests of consumers")]
 mod receiver;
 mod scene;
+mod story;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;

@@ -11,7 +11,7 @@ use time::{Date, Duration};
 
 use super::chart::{Chart, Figures, Form, Series, Unit};
 use super::page::{self, Shell, Visit, browsed, encoded};
-use super::payload::Payload;
+use super::payload::{Payload, is_id};
 use super::{filters, text};
 use crate::http::admin::AdminError;
 use crate::store::browse::billing::{self, Billing, BillingFilter, RevenueDay};

@@ -200,22 +200,18 @@ fn bars(figures: &Figures, top: f64) -> Vec<Rect> {
 
 fn lines(figures: &Figures, top: f64) -> Vec<Line> {
     let line = |series: &Series| {
+        let known = |i: usize| series.values.get(i).copied().flatten();
         let mut path = String::new();
-        let mut drawing = false;
-        for (i, value) in series.values.iter().enumerate() {
-            let Some(value) = value else {
-                drawing = false;
-                continue;
+        for i in 0..series.values.len() {
+            let Some(value) = known(i) else { continue };
+            let (x, y) = (bucket(i) + WIDE / 2.0, number(HIGH - value / top * HIGH));
+            let follows = i > 0 && known(i - 1).is_some();
+            path += &match (follows, known(i + 1)) {
+                (true, _) => format!("L{} {y}", number(x)),
+                (false, Some(_)) => format!("M{} {y}", number(x)),
+                // One that stands alone is as long as its bucket, or it would not be seen.
+                (false, None) => format!("M{} {y}h{}", number(x - WIDE / 2.0), number(WIDE)),
             };
-            let (x, y) = (bucket(i) + WIDE / 2.0, HIGH - value / top * HIGH);
-            // A point that stands alone would not be seen as a line without length.
-            let verb = if drawing {
-                format!("L{}", number(x))
-            } else {
-                format!("M{} {}h.01M{}", number(x), number(y), number(x))
-            };
-            path += &format!("{verb} {}", number(y));
-            drawing = true;
         }
         Line { colour: series.colour, path }
     };
@@ -343,7 +339,7 @@ mod tests {
     fn a_line_has_a_gap_where_nothing_is_known() {
         let drawn =
             Chart::new(&figures(Form::Lines, vec![series(1, [Some(4.0), None, Some(2.0)])]));
-        assert_eq!(drawn.lines[0].path, "M5 0h.01M5 0M25 50h.01M25 50");
+        assert_eq!(drawn.lines[0].path, "M0 0h10M20 50h10");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::store::browse::{Page, PageRequest};
 const PATH: &str = "/consumers";
 
 /// Lines of each list on the page of one consumer.
-const LINES: i64 = 25;
+const LINES: i64 = 15;
 
 pub fn routes(config: &mut ServiceConfig) {
     config

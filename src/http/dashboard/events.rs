@@ -10,7 +10,7 @@ use super::filters;
 use super::page::{self, Shell, Visit, encoded};
 use crate::http::admin::AdminError;
 use crate::store::browse::events::{self, EventLine};
-use crate::store::browse::{BrowseError, EventFilter, Page, PageRequest, Status};
+use crate::store::browse::{BrowseError, EventFilter, Page, PageRequest};
 
 const PATH: &str = "/events";
 

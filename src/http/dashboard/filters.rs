@@ -86,6 +86,36 @@ pub struct When {
     relative: String,
 }
 
+/// When something is to happen: what should have happened already is due.
+#[askama::filter_fn]
+pub fn due(value: &OffsetDateTime, _: &dyn Values, now: &OffsetDateTime) -> askama::Result<Due> {
+    let relative = if value <= now { "due".to_owned() } else { text::relative(*value, *now) };
+    Ok(Due { iso: text::iso(*value), exact: text::exact(*value), relative })
+}
+
+#[derive(Template)]
+#[template(
+    source = r#"<time datetime="{{ iso }}" title="{{ exact }}" data-ago data-due>{{ relative }}</time>"#,
+    ext = "html"
+)]
+pub struct Due {
+    iso: String,
+    exact: String,
+    relative: String,
+}
+
+/// The time of day of what happened on the day of something else, or the whole of it.
+#[askama::filter_fn]
+pub fn moment(
+    value: &OffsetDateTime,
+    _: &dyn Values,
+    other: &OffsetDateTime,
+) -> askama::Result<String> {
+    let same = value.to_offset(time::UtcOffset::UTC).date()
+        == other.to_offset(time::UtcOffset::UTC).date();
+    Ok(if same { text::precise(*value) } else { text::exact(*value) })
+}
+
 /// An event's type: what happened stands out from what it happened to.
 #[askama::filter_fn]
 pub fn kind(value: impl Display, _: &dyn Values) -> askama::Result<Kind> {
@@ -96,7 +126,7 @@ pub fn kind(value: impl Display, _: &dyn Values) -> askama::Result<Kind> {
 
 #[derive(Template)]
 #[template(
-    source = r#"<bdi class="type"><span class="family">{{ family }}</span><span class="act">{{ act }}</span></bdi>"#,
+    source = r#"<bdi class="type" title="{{ family }}{{ act }}"><span class="family">{{ family }}</span><span class="act">{{ act }}</span></bdi>"#,
     ext = "html"
 )]
 pub struct Kind {
@@ -111,7 +141,7 @@ pub fn id(value: impl Display, _: &dyn Values) -> askama::Result<Id> {
 }
 
 #[derive(Template)]
-#[template(source = r#"<bdi class="id">{{ self.0 }}</bdi>"#, ext = "html")]
+#[template(source = r#"<bdi class="id" title="{{ self.0 }}">{{ self.0 }}</bdi>"#, ext = "html")]
 pub struct Id(String);
 
 /// Live or test data.
@@ -129,6 +159,7 @@ pub struct Mode(bool);
 
 // Their templates escape what they show.
 impl HtmlSafe for When {}
+impl HtmlSafe for Due {}
 impl HtmlSafe for Kind {}
 impl HtmlSafe for Id {}
 impl HtmlSafe for Mode {}

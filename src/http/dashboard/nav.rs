@@ -33,8 +33,8 @@ pub async fn trouble(connection: &mut PgConnection) -> Result<Trouble, sqlx::Err
     Ok(Trouble { dead: all.dead_letters, failures, quarantine: all.quarantined })
 }
 
-/// The menu on the page at `here`.
-pub fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
+/// The menu on the page at `here`, for somebody who may or may not see tokens.
+pub fn menu(here: &str, trouble: Trouble, admin: bool) -> Vec<Group> {
     let link = |name, path, count, about, mild| Link {
         name,
         path,
@@ -44,6 +44,8 @@ pub fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
         mild,
     };
     let plain = |name, path| link(name, path, 0, "", false);
+    let mut administration = vec![plain("Audit log", "/audit")];
+    administration.extend(admin.then(|| plain("Tokens", "/tokens")));
     vec![
         ("", vec![plain("Overview", "/")]),
         ("Events", vec![plain("Events", "/events"), plain("Live tail", "/live")]),
@@ -63,6 +65,6 @@ pub fn menu(here: &str, trouble: Trouble) -> Vec<Group> {
                 link("Quarantine", "/quarantine", trouble.quarantine, "bodies", true),
             ],
         ),
-        ("Administration", vec![plain("Audit log", "/audit"), plain("Tokens", "/tokens")]),
+        ("Administration", administration),
     ]
 }

@@ -65,7 +65,6 @@ pub struct Shell {
     pub who: Option<Who>,
     pub csrf: Option<String>,
     pub may_operate: bool,
-    pub may_admin: bool,
     pub flash: Option<Flash>,
     pub now: OffsetDateTime,
     pub assets: &'static Assets,
@@ -86,12 +85,11 @@ impl Visit {
         let trouble = self.read(async |connection| Ok(nav::trouble(connection).await?)).await?;
         Ok(Shell {
             title: title.to_owned(),
-            nav: nav::menu(path, trouble),
+            nav: nav::menu(path, trouble, identity.may(Scope::Admin)),
             trouble,
             who: Some(Who { name: identity.name.clone(), scope: identity.scope.as_str() }),
             csrf: identity.csrf.clone(),
             may_operate: identity.may(Scope::Operate),
-            may_admin: identity.may(Scope::Admin),
             flash: self.flash.clone(),
             now: self.now,
             assets: &ASSETS,

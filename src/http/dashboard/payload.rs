@@ -214,7 +214,7 @@ impl<'a> Layout<'a> {
 }
 
 /// Whether this looks like an id of Stripe's: `in_1Pgc…`.
-fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     text.len() <= 100
         && text.split_once('_').is_some_and(|(kind, rest)| {
             (2..=12).contains(&kind.len())

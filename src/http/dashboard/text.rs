@@ -10,6 +10,9 @@ use time::format_description::well_known::Rfc3339;
 /// Longest text shown in a table or a title, in characters.
 pub const SHORT: usize = 300;
 
+/// Seconds from which on a day says more than how many days ago it was.
+const LONG_AGO: i64 = 60 * 86_400;
+
 /// The text with everything spelt out that would not be seen, or show other characters in another
 /// order than they have: control characters, bidirectional marks, what has no width.
 pub fn harmless(text: &str) -> String {
@@ -106,12 +109,13 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// How long ago, or in how long: `12 s ago`, `in 3 min`, `now`.
+/// How long ago, or in how long: `12 s ago`, `in 3 min`, `now`; of what is long ago, the day.
 pub fn relative(time: OffsetDateTime, now: OffsetDateTime) -> String {
     let seconds = (now - time).whole_seconds();
     #[allow(clippy::cast_precision_loss, reason = "a few decimals of a long time")]
     match seconds {
         -1..=1 => "now".to_owned(),
+        LONG_AGO.. => time.to_offset(UtcOffset::UTC).date().to_string(),
         2.. => format!("{} ago", span(seconds as f64).replace(".0", "")),
         _ => format!("in {}", span(-seconds as f64).replace(".0", "")),
     }
@@ -178,5 +182,6 @@ mod tests {
         assert_eq!(relative(now - time::Duration::seconds(5), now), "5 s ago");
         assert_eq!(relative(now + time::Duration::minutes(5), now), "in 5 min");
         assert_eq!(relative(now, now), "now");
+        assert_eq!(relative(now, now + time::Duration::days(61)), "1970-01-02");
     }
 }

@@ -100,7 +100,6 @@ pub fn latency(points: &[Point]) -> Chart {
 pub struct Totals {
     pub recorded: i64,
     pub duplicate: i64,
-    pub quarantined: i64,
     pub refused: i64,
     pub failed: i64,
     /// In seconds.
@@ -116,7 +115,6 @@ impl Totals {
         Self {
             recorded: count(Ending::Recorded),
             duplicate: count(Ending::Duplicate),
-            quarantined: count(Ending::Quarantined),
             refused: count(Ending::Refused),
             failed: count(Ending::Failed),
             p95: sum.latency(0.95),

@@ -22,13 +22,15 @@
 
   // Times: "5 s ago" grows while the page is open.
   const span = (s) => s < 120 ? `${s} s` : s < 7200 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
-  const ago = (time) => {
+  const ago = (time, due) => {
     const s = Math.round((Date.now() - Date.parse(time)) / 1000);
-    return Number.isNaN(s) ? "" : Math.abs(s) < 2 ? "now" : s > 0 ? `${span(s)} ago` : `in ${span(-s)}`;
+    if (Number.isNaN(s)) return "";
+    if (due && s >= 0) return "due";
+    return s >= 60 * 86400 ? time.slice(0, 10) : Math.abs(s) < 2 ? "now" : s > 0 ? `${span(s)} ago` : `in ${span(-s)}`;
   };
   const renewTimes = (within = document) => {
     for (const time of $$("time[data-ago]", within)) {
-      const text = ago(time.dateTime);
+      const text = ago(time.dateTime, "due" in time.dataset);
       if (text && time.textContent !== text) time.textContent = text;
     }
   };
