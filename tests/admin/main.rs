@@ -1,10 +1,14 @@
 //! The admin listener, as operators, scripts and scrapers meet it.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
+#![allow(clippy::float_cmp, reason = "metrics are floats, and most of them count")]
 
 mod access;
 mod bench;
 mod collector;
+mod deploy;
+mod metrics;
+mod scrape;
 mod seed;
 mod server;
 #[path = "../support/mod.rs"]

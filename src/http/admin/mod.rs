@@ -24,6 +24,7 @@ pub use error::AdminError;
 
 use super::health::Parts;
 use super::listener::Listener;
+use super::metrics::{self, Metrics};
 use super::trace;
 use crate::clock::Clock;
 use crate::consume::wake::Wake;
@@ -70,9 +71,12 @@ impl Admin {
 /// Starts serving on the listener's socket; the server must be awaited, and is stopped through its
 /// handle.
 pub fn serve(listener: &Listener, admin: Arc<Admin>) -> std::io::Result<Server> {
+    let metrics = Metrics::new(admin.parts.clone(), admin.pool.clone(), &admin.clock);
+    let metrics = Data::new(metrics);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(Data::from(Arc::clone(&admin)))
+            .app_data(metrics.clone())
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
             .app_data(error::form_config(LARGEST_BODY))
             .app_data(error::json_config(LARGEST_BODY))
@@ -93,5 +97,9 @@ pub fn serve(listener: &Listener, admin: Arc<Admin>) -> std::io::Result<Server> 
 }
 
 fn routes(config: &mut web::ServiceConfig) {
-    config.configure(login::routes).configure(api::routes).configure(super::dashboard::routes);
+    config
+        .configure(login::routes)
+        .configure(metrics::routes)
+        .configure(api::routes)
+        .configure(super::dashboard::routes);
 }

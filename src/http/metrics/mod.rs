@@ -2,6 +2,7 @@
 //! Prometheus. What each metric is called stands in `process` and `figures`.
 
 mod figures;
+mod known;
 mod page;
 mod process;
 
@@ -9,11 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
-use actix_web::web::Data;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
+use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use known::Known;
+
+use super::admin::{AdminError, Read};
 use super::health::Parts;
 use crate::clock::Clock;
 use crate::store::gauges::{self, Gauges};
@@ -33,6 +38,9 @@ const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Debug)]
 pub struct Metrics {
     parts: Parts,
+    /// Where figures are read: the admin listener's own, so that a slow one holds up no consumer.
+    pool: PgPool,
+    known: Known,
     /// When the process began, in Unix seconds.
     started: i64,
     cached: Arc<Mutex<Option<Cached>>>,
@@ -46,7 +54,7 @@ struct Cached {
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+enum Format {
     /// The older one, which every scraper reads.
     Text,
     OpenMetrics,
@@ -54,20 +62,20 @@ pub enum Format {
 
 impl Metrics {
     /// To be made when the process starts: `clock` says when that was.
-    pub fn new(parts: Parts, clock: &Clock) -> Self {
-        Self { parts, started: clock.unix_seconds(), cached: Arc::default() }
+    pub fn new(parts: Parts, pool: PgPool, clock: &Clock) -> Self {
+        let (known, started) = (Known::default(), clock.unix_seconds());
+        Self { parts, pool, known, started, cached: Arc::default() }
     }
 
-    /// All metrics as they are now. Those of the database may be a few seconds old; if it does not
-    /// answer they are missing, and `tollgate_database_up` is 0.
-    pub async fn page(&self, format: Format) -> String {
-        let gauges = self.gauges().await;
-        let snapshot = process::Snapshot::of(&self.parts, self.started);
+    /// All metrics as they are now.
+    fn page(&self, format: Format, gauges: Arc<Gauges>) -> String {
+        let snapshot = process::Snapshot::of(&self.parts, &self.pool, self.started);
         page::write(format, vec![Box::new(snapshot), Box::new(figures::Figures(gauges))])
     }
 
+    /// Figures of the database, a few seconds old at most; none if it does not answer.
     async fn gauges(&self) -> Arc<Gauges> {
-        let (cached, pool) = (Arc::clone(&self.cached), self.parts.pool.clone());
+        let (cached, pool) = (Arc::clone(&self.cached), self.pool.clone());
         // A task of its own, which no scraper that hangs up cancels half-way. It holds the lock
         // meanwhile, so that those who come together read once.
         let reading = tokio::spawn(async move {
@@ -88,8 +96,16 @@ impl Metrics {
     }
 }
 
+/// Adds the route.
+pub fn routes(config: &mut ServiceConfig) {
+    config.route("/metrics", web::get().to(metrics));
+}
+
 /// `GET /metrics`.
-pub async fn metrics(request: HttpRequest, metrics: Data<Metrics>) -> HttpResponse {
+async fn metrics(request: HttpRequest, metrics: Data<Metrics>) -> Result<HttpResponse, AdminError> {
+    // Together, because a database that is down keeps both waiting.
+    let (allowed, gauges) = tokio::join!(Read::extract(&request), metrics.gauges());
+    metrics.known.judge(&request, allowed.map(drop))?;
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let (format, content_type) = match accepted {
         Some(accepted) if accepted.contains(OPEN_METRICS) => {
@@ -97,8 +113,8 @@ pub async fn metrics(request: HttpRequest, metrics: Data<Metrics>) -> HttpRespon
         }
         _ => (Format::Text, TEXT_TYPE),
     };
-    HttpResponse::Ok()
+    Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, content_type))
         .insert_header((CACHE_CONTROL, "no-store"))
-        .body(metrics.page(format).await)
+        .body(metrics.page(format, gauges)))
 }

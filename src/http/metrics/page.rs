@@ -156,8 +156,8 @@ depth 1.5
 # TYPE took_seconds histogram
 took_seconds_sum{k=\"v\"} 2.0
 took_seconds_count{k=\"v\"} 3
-took_seconds_bucket{k=\"v\",le=\"0.5\"} 1
-took_seconds_bucket{k=\"v\",le=\"+Inf\"} 3
+took_seconds_bucket{le=\"0.5\",k=\"v\"} 1
+took_seconds_bucket{le=\"+Inf\",k=\"v\"} 3
 ";
         assert_eq!(text, expected);
         let open = write(Format::OpenMetrics, vec![Box::new(Sample)]);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use sqlx::PgPool;
 
 use super::page::Page;
 use crate::consume::tally::{Attempts, TIME_BOUNDS, TURNS, Tally, VERDICTS};
@@ -23,7 +24,7 @@ pub struct Snapshot {
     tally: Arc<Tally>,
     started: i64,
     depth: Depth,
-    pool: Pool,
+    pools: [Pool; 2],
     draining: bool,
     listening: Option<bool>,
     embedded: bool,
@@ -32,24 +33,27 @@ pub struct Snapshot {
 
 #[derive(Debug)]
 struct Pool {
+    name: &'static str,
     open: u32,
     idle: usize,
     limit: u32,
 }
 
+impl Pool {
+    fn of(name: &'static str, pool: &PgPool) -> Self {
+        let limit = pool.options().get_max_connections();
+        Self { name, open: pool.size(), idle: pool.num_idle(), limit }
+    }
+}
+
 impl Snapshot {
-    pub fn of(parts: &Parts, started: i64) -> Self {
-        let pool = &parts.pool;
+    pub fn of(parts: &Parts, admin: &PgPool, started: i64) -> Self {
         Self {
             traffic: Arc::clone(&parts.traffic),
             tally: Arc::clone(&parts.tally),
             started,
             depth: parts.lanes.depth(),
-            pool: Pool {
-                open: pool.size(),
-                idle: pool.num_idle(),
-                limit: pool.options().get_max_connections(),
-            },
+            pools: [Pool::of("background", &parts.pool), Pool::of("admin", admin)],
             draining: parts.phase.draining(),
             listening: parts.wake.as_ref().map(|wake| wake.listening() == Listening::Yes),
             embedded: parts.embedded.is_some(),
@@ -170,14 +174,20 @@ impl Snapshot {
         page.gauge("tollgate_queue_bytes", "Bytes of their bodies.", size(bytes))?;
         page.gauge("tollgate_queue_events_limit", "Most that may wait.", size(limits.events))?;
         page.gauge("tollgate_queue_bytes_limit", "Most bytes that may wait.", size(limits.bytes))?;
-        let Pool { open, idle, limit } = self.pool;
-        let used = size((open as usize).saturating_sub(idle));
         page.gauges(
             "tollgate_pool_connections",
             "Connections to the database beside the writers' own.",
-            [([("state", "used")], used), ([("state", "idle")], size(idle))],
+            self.pools.iter().flat_map(|Pool { name, open, idle, .. }| {
+                let used = size((*open as usize).saturating_sub(*idle));
+                [("used", used), ("idle", size(*idle))]
+                    .map(|(state, n)| ([("pool", *name), ("state", state)], n))
+            }),
         )?;
-        page.gauge("tollgate_pool_connections_limit", "Most of them.", f64::from(limit))?;
+        page.gauges(
+            "tollgate_pool_connections_limit",
+            "Most of them.",
+            self.pools.iter().map(|pool| ([("pool", pool.name)], f64::from(pool.limit))),
+        )?;
         page.gauge("tollgate_shutting_down", "1 once shutdown has begun.", flag(self.draining))?;
         page.gauges::<0>(
             "tollgate_listening",
