@@ -57,8 +57,9 @@ async fn who_comes_back_after_a_break_misses_nothing() {
     let app = guarded().await;
     let session = Session::begin(&app, TOKEN).await;
     app.deliver(event("evt_before")).await;
-    let mut stream = Stream::open(&session, "/live/stream?type=invoice.*", None).await;
+    let mut stream = Stream::open(&session, "/live/stream?type=invoice.*&after=0", None).await;
     app.deliver(event("evt_1")).await;
+    assert_eq!(id_of(&stream.next().await.unwrap().1), "evt_before");
     let (seen, data) = stream.next().await.unwrap();
     assert_eq!(id_of(&data), "evt_1");
     drop(stream);

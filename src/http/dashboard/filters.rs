@@ -7,7 +7,7 @@ use askama::filters::HtmlSafe;
 use askama::{Template, Values};
 use time::OffsetDateTime;
 
-use super::text;
+use super::{page, text};
 
 /// A text, made harmless.
 #[askama::filter_fn]
@@ -24,9 +24,7 @@ pub fn short(value: impl Display, _: &dyn Values) -> askama::Result<String> {
 /// A text as part of a URL's path or query.
 #[askama::filter_fn]
 pub fn url(value: impl Display, _: &dyn Values) -> askama::Result<String> {
-    let value = value.to_string();
-    Ok(percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC)
-        .to_string())
+    Ok(page::encoded(&value.to_string()))
 }
 
 /// A count with thousands apart.

@@ -1,11 +1,11 @@
 //! The live tail: events on a page as they come, through server-sent events. Follows the log by
 //! position, so that who comes back after a break misses none.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderName;
-use actix_web::web::{self, Bytes, Query, ServiceConfig};
+use actix_web::web::{self, Bytes, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
 use serde::Deserialize;
@@ -40,10 +40,20 @@ const GATHER: Duration = Duration::from_millis(50);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS)));
+/// Room for streams.
+pub struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS)))
+    }
+}
 
 pub fn routes(config: &mut ServiceConfig) {
-    config.route(PATH, web::get().to(tail)).route("/live/stream", web::get().to(stream));
+    config
+        .app_data(Data::new(Places::default()))
+        .route(PATH, web::get().to(tail))
+        .route("/live/stream", web::get().to(stream));
 }
 
 #[derive(Deserialize)]
@@ -93,22 +103,18 @@ async fn stream(
     visit: Visit,
     request: HttpRequest,
     which: Query<Which>,
+    places: Data<Places>,
 ) -> Result<HttpResponse, AdminError> {
-    let Ok(permit) = Arc::clone(&PLACES).try_acquire_owned() else {
+    let wanted = which.wanted()?;
+    let Ok(permit) = Arc::clone(&places.0).try_acquire_owned() else {
         return Err(AdminError::Conflict(format!(
             "{STREAMS} live tails are open, which is as many as there may be"
         )));
     };
     let (sender, receiver) = mpsc::channel(16);
     let seen = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-    let follower = Follower {
-        wanted: which.wanted()?,
-        place: seen.or(which.after),
-        visit,
-        request,
-        sender,
-        _permit: permit,
-    };
+    let follower =
+        Follower { wanted, place: seen.or(which.after), visit, request, sender, _permit: permit };
     // In a task of its own: what it asks the database is not cancelled when the browser leaves.
     actix_web::rt::spawn(follower.follow());
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async {

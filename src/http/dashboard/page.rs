@@ -34,9 +34,8 @@ pub const NO_FLASH: HeaderValue =
 /// Longest message kept in a cookie, in bytes before encoding.
 const LONGEST_FLASH: usize = 600;
 
-/// What stands for itself in a path with a query that is handed on.
-const PLAIN: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+/// What stands for itself in each part of a URL (RFC 3986, unreserved).
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A text as a part of a URL.
 pub fn encoded(text: &str) -> String {
