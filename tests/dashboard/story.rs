@@ -169,7 +169,7 @@ async fn watch_the_tail(browser: &Browser, app: &App) {
 
 async fn look_back(browser: &Browser, app: &App) {
     browser.go(&app.admin_url("/audit")).await;
-    for action in ["dead_letters.retry", "event.replay", "consumer.pause", "consumer.resume"] {
+    for action in ["dead_letters.retry", "events.replay", "consumer.pause", "consumer.resume"] {
         browser.until_text(action).await;
     }
     until(app, "SELECT lag_events = 0 FROM tollgate.consumer_status").await;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use time::{Date, Duration};
 
 use super::chart::{Chart, Figures, Form, Series, Unit};
-use super::page::{self, Shell, Visit, browsed, encoded};
+use super::page::{self, Shell, Visit, encoded};
 use super::payload::{Payload, is_id};
 use super::{filters, text};
 use crate::http::admin::AdminError;
@@ -222,17 +222,17 @@ pub fn basis_words(basis: &str) -> &'static str {
 async fn object(visit: Visit, id: Path<String>) -> Result<HttpResponse, AdminError> {
     let id = id.into_inner();
     let mut filter = EventFilter::default();
-    filter.set("object", &id).map_err(browsed)?;
+    filter.set("object", &id).map_err(AdminError::from)?;
     let wanted = id.clone();
     let read = async move |connection: &mut _| {
         let page = events::list(connection, &filter, &PageRequest::default()).await;
-        let page = page.map_err(browsed)?;
+        let page = page.map_err(AdminError::from)?;
         // What it is, its events say.
         let kind = page.items.iter().find_map(|event| event.object_type.as_deref());
         let rows = match kind {
-            Some(kind) => {
-                objects::find(connection, Kind::of(kind).table, &wanted).await.map_err(browsed)?
-            }
+            Some(kind) => objects::find(connection, Kind::of(kind).table, &wanted)
+                .await
+                .map_err(AdminError::from)?,
             None => Vec::new(),
         };
         Ok((rows, page))
@@ -269,7 +269,7 @@ struct TiesPage {
 
 async fn ties(visit: Visit) -> Result<HttpResponse, AdminError> {
     let read = async |connection: &mut _| {
-        objects::ties(connection, None, MOST_TIES).await.map_err(browsed)
+        objects::ties(connection, None, MOST_TIES).await.map_err(AdminError::from)
     };
     let found = visit.read(read).await?;
     let shell = visit.shell("Ties", TIES).await?;

@@ -6,9 +6,9 @@ use actix_web::web::{self, Data, Form, Path, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
 
-use super::page::{self, Shell, Visit, browsed, encoded};
-use super::{actions, filters};
-use crate::http::admin::{Admin, AdminError, Operate};
+use super::filters;
+use super::page::{self, Shell, Visit, encoded};
+use crate::http::admin::{Admin, AdminError, AdminOnly, Operate, actions};
 use crate::store::browse::consumers::{Consumer, consumers};
 use crate::store::browse::deliveries::{self, OpenDelivery};
 use crate::store::browse::problems::{self, Attempt};
@@ -71,7 +71,8 @@ async fn one(visit: Visit, name: Path<String>) -> Result<HttpResponse, AdminErro
         };
         let open = deliveries::open(connection, &wanted, LINES).await?;
         let request = PageRequest { limit: LINES, cursor: None };
-        let attempts = problems::attempts(connection, &wanted, &request).await.map_err(browsed)?;
+        let attempts =
+            problems::attempts(connection, &wanted, &request).await.map_err(AdminError::from)?;
         Ok(Some((it, open, attempts)))
     };
     let found = visit.read(read).await?;
@@ -97,12 +98,11 @@ async fn pause(
     name: Path<String>,
     form: Form<Because>,
 ) -> Result<HttpResponse, AdminError> {
-    let because = match form.because.trim() {
-        "" => format!("by {}", who.name),
-        text => text.to_owned(),
-    };
-    let done = actions::pause(&admin, &who, &name, Some(because)).await;
-    page::outcome(&place(&name), done, |()| "Paused: nothing is handed out any more".to_owned())
+    let (back, because) = (place(&name), form.into_inner().because);
+    let done = admin.transact(async move |connection| {
+        actions::pause(connection, &who.name, &name, Some(&because)).await
+    });
+    page::outcome(&back, done.await, |()| "Paused: nothing is handed out any more".to_owned())
 }
 
 async fn resume(
@@ -110,8 +110,10 @@ async fn resume(
     Operate(who): Operate,
     name: Path<String>,
 ) -> Result<HttpResponse, AdminError> {
-    let done = actions::resume(&admin, &who, &name).await;
-    page::outcome(&place(&name), done, |()| "Resumed".to_owned())
+    let back = place(&name);
+    let done =
+        admin.transact(async move |connection| actions::resume(connection, &who.name, &name).await);
+    page::outcome(&back, done.await, |()| "Resumed".to_owned())
 }
 
 #[derive(Deserialize)]
@@ -121,10 +123,13 @@ struct To {
 
 async fn rewind(
     admin: Data<Admin>,
-    Operate(who): Operate,
+    AdminOnly(who): AdminOnly,
     name: Path<String>,
     form: Form<To>,
 ) -> Result<HttpResponse, AdminError> {
-    let done = actions::rewind(&admin, &who, &name, form.to.trim()).await;
-    page::outcome(&place(&name), done, |position| format!("Goes on after position {position}"))
+    let (back, to) = (place(&name), form.into_inner().to);
+    let done = admin.transact(async move |connection| {
+        actions::rewind(connection, &who.name, &name, to.trim()).await
+    });
+    page::outcome(&back, done.await, |position| format!("Goes on after position {position}"))
 }

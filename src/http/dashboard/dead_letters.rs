@@ -6,12 +6,13 @@ use actix_web::web::{self, Data, Form, Query, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
 
-use super::page::{self, Shell, Visit, browsed, encoded};
-use super::{actions, filters, text};
-use crate::http::admin::{Admin, AdminError, Operate};
+use super::page::{self, Shell, Visit, encoded};
+use super::{filters, text};
+use crate::http::admin::{Admin, AdminError, AdminOnly, Operate, actions};
 use crate::store::browse::consumers::{self, Consumer};
 use crate::store::browse::problems::{self, DeadLetter};
 use crate::store::browse::{Page, PageRequest};
+use crate::store::consumer_admin::Selection;
 
 const PATH: &str = "/dead-letters";
 
@@ -44,13 +45,13 @@ struct DeadLettersPage {
 async fn list(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminError> {
     let Which { consumer, cursor } = which.into_inner();
     let first = cursor.as_deref().unwrap_or_default().is_empty();
-    let request = PageRequest::new(None, cursor).map_err(browsed)?;
+    let request = PageRequest::new(None, cursor).map_err(AdminError::from)?;
     let name = Some(consumer.clone()).filter(|name| !name.is_empty());
     let read = async move |connection: &mut _| {
         let page = problems::dead_letters(connection, name.as_deref(), &request).await;
         let mut all = consumers::consumers(connection, None).await?;
         all.retain(|it| it.dead > 0);
-        Ok((page.map_err(browsed)?, all))
+        Ok((page.map_err(AdminError::from)?, all))
     };
     let (page, consumers) = visit.read(read).await?;
     let shell = visit.shell("Dead letters", PATH).await?;
@@ -64,6 +65,10 @@ struct Chosen {
 }
 
 impl Chosen {
+    fn selection(&self) -> Selection<'_> {
+        Selection { consumer: &self.consumer, position: self.position, since: None }
+    }
+
     fn back(&self) -> String {
         match self.position {
             Some(_) => PATH.to_owned(),
@@ -77,19 +82,23 @@ async fn retry(
     Operate(who): Operate,
     form: Form<Chosen>,
 ) -> Result<HttpResponse, AdminError> {
-    let count =
-        actions::settle_dead_letters(&admin, &who, &form.consumer, form.position, true).await?;
-    Ok(page::done(&form.back(), format!("Handed out again: {}", letters(count))))
+    let back = form.back();
+    let done = admin.transact(async move |connection| {
+        actions::retry_dead_letters(connection, &who.name, form.selection()).await
+    });
+    page::outcome(&back, done.await, |count| format!("Handed out again: {}", letters(count)))
 }
 
 async fn discard(
     admin: Data<Admin>,
-    Operate(who): Operate,
+    AdminOnly(who): AdminOnly,
     form: Form<Chosen>,
 ) -> Result<HttpResponse, AdminError> {
-    let count =
-        actions::settle_dead_letters(&admin, &who, &form.consumer, form.position, false).await?;
-    Ok(page::done(&form.back(), format!("Forgotten: {}", letters(count))))
+    let back = form.back();
+    let done = admin.transact(async move |connection| {
+        actions::discard_dead_letters(connection, &who.name, form.selection()).await
+    });
+    page::outcome(&back, done.await, |count| format!("Forgotten: {}", letters(count)))
 }
 
 fn letters(count: i64) -> String {

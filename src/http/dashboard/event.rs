@@ -6,12 +6,13 @@ use actix_web::web::{self, Data, Form, Path, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
 
+use super::filters;
 use super::page::{self, Shell, Visit, encoded};
 use super::payload::Payload;
-use super::{actions, filters};
-use crate::http::admin::{Admin, AdminError, Operate};
+use crate::http::admin::{Admin, AdminError, Operate, actions};
 use crate::store::browse::event::{self, EventDetail};
 use crate::store::browse::timeline::{self, Step, Timeline};
+use crate::store::reprocess::{self as again, Again};
 
 const PATH: &str = "/events";
 
@@ -117,8 +118,17 @@ async fn reprocess(
 ) -> Result<HttpResponse, AdminError> {
     let id = id.into_inner();
     let back = format!("/events/{}", encoded(&id));
-    let done = actions::reprocess(&admin, &who, &id).await?;
-    Ok(page::done(&back, format!("Done again from now on: {done} {}", things(done))))
+    let done = admin.transact(async move |connection| {
+        let which = again::select_id(connection, &id, None).await?;
+        if which.is_empty() {
+            return Err(missing(&id));
+        }
+        let all = Again { projection: true, handlers: None };
+        actions::reprocess(connection, &who.name, &which, &all, &id).await
+    });
+    page::outcome(&back, done.await, |done| {
+        format!("Done again from now on: {done} {}", things(done))
+    })
 }
 
 fn things(count: i32) -> &'static str {
@@ -138,10 +148,18 @@ async fn replay(
 ) -> Result<HttpResponse, AdminError> {
     let id = id.into_inner();
     let back = format!("/events/{}", encoded(&id));
-    let done = actions::replay(&admin, &who, &id, &form.consumer).await?;
-    Ok(match (done.due, done.open) {
-        (0, 0) => page::refused(&back, "Nothing to hand out: the log has forgotten it"),
-        (0, _) => page::done(&back, format!("{} has it still to come", form.consumer)),
-        _ => page::done(&back, format!("Handed out to {} again", form.consumer)),
+    let consumer = form.into_inner().consumer;
+    let name = consumer.clone();
+    let done = admin.transact(async move |connection| {
+        let which = again::select_id(connection, &id, None).await?;
+        if which.is_empty() {
+            return Err(missing(&id));
+        }
+        actions::replay(connection, &who.name, &which, &name, &id).await
+    });
+    page::outcome(&back, done.await, |done| match (done.due, done.open) {
+        (0, 0) => "Nothing to hand out: the log has forgotten it".to_owned(),
+        (0, _) => format!("{consumer} has it still to come"),
+        _ => format!("Handed out to {consumer} again"),
     })
 }

@@ -1,7 +1,6 @@
 //! The dashboard's pages: HTML made on the server, nothing to build, nothing from elsewhere. What they
 //! show is asked of `store::browse`, what their buttons do stands in `http::admin::actions`.
 
-mod actions;
 mod around;
 mod assets;
 mod audit;

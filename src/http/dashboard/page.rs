@@ -18,7 +18,6 @@ use super::nav::{self, Group, Trouble};
 use crate::http::admin::access::Scope;
 use crate::http::admin::{Admin, AdminError, Identity, Read};
 use crate::store::StoreError;
-use crate::store::browse::BrowseError;
 
 pub const HTML: &str = "text/html; charset=utf-8";
 
@@ -64,6 +63,7 @@ pub struct Shell {
     pub who: Option<Who>,
     pub csrf: Option<String>,
     pub may_operate: bool,
+    pub may_admin: bool,
     pub flash: Option<Flash>,
     pub now: OffsetDateTime,
     pub assets: &'static Assets,
@@ -89,6 +89,7 @@ impl Visit {
             who: Some(Who { name: identity.name.clone(), scope: identity.scope.as_str() }),
             csrf: identity.csrf.clone(),
             may_operate: identity.may(Scope::Operate),
+            may_admin: identity.may(Scope::Admin),
             flash: self.flash.clone(),
             now: self.now,
             assets: &ASSETS,
@@ -126,14 +127,6 @@ pub fn unanswered(error: StoreError) -> AdminError {
     match error {
         StoreError::Database(error) => error.into(),
         other => AdminError::Database(sqlx::Error::Protocol(other.to_string())),
-    }
-}
-
-/// What could not be looked up, as a request's trouble.
-pub fn browsed(error: BrowseError) -> AdminError {
-    match error {
-        BrowseError::Invalid(sentence) => AdminError::Invalid(sentence),
-        BrowseError::Database(error) => error.into(),
     }
 }
 

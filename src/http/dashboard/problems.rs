@@ -6,10 +6,10 @@ use actix_web::web::{self, Data, Form, Path, Query, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
 
-use super::page::{self, Shell, Visit, browsed};
+use super::page::{self, Shell, Visit};
 use super::payload::Payload;
-use super::{actions, event, filters, text};
-use crate::http::admin::{Admin, AdminError, Operate};
+use super::{event, filters, text};
+use crate::http::admin::{Admin, AdminError, Operate, actions};
 use crate::store::browse::consumers::{self, HandlerLine};
 use crate::store::browse::problems::{self, Failure, FailureFilter, Quarantined};
 use crate::store::browse::{Page, PageRequest};
@@ -64,7 +64,7 @@ struct FailuresPage {
 async fn failures(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminError> {
     let Which { handler, state, cursor } = which.into_inner();
     let first = cursor.as_deref().unwrap_or_default().is_empty();
-    let request = PageRequest::new(None, cursor).map_err(browsed)?;
+    let request = PageRequest::new(None, cursor).map_err(AdminError::from)?;
     let filter = FailureFilter {
         stage: None,
         handler: Some(handler.clone()).filter(|name| !name.is_empty()),
@@ -75,7 +75,7 @@ async fn failures(visit: Visit, which: Query<Which>) -> Result<HttpResponse, Adm
         },
     };
     let read = async move |connection: &mut _| {
-        problems::failures(connection, &filter, &request).await.map_err(browsed)
+        problems::failures(connection, &filter, &request).await.map_err(AdminError::from)
     };
     let page = visit.read(read).await?;
     let shell = visit.shell("Failures", FAILURES).await?;
@@ -97,8 +97,10 @@ async fn retry(
     if failure.is_none() && handler.is_none() {
         return Ok(page::refused(FAILURES, "Which failure?"));
     }
-    let done = actions::retry_failures(&admin, &who, failure, handler).await;
-    page::outcome(FAILURES, done, |count| match count {
+    let done = admin.transact(async move |connection| {
+        actions::retry_failures(connection, &who.name, failure, handler.as_deref()).await
+    });
+    page::outcome(FAILURES, done.await, |count| match count {
         1 => "1 failure is tried again now".to_owned(),
         count => {
             let count = text::thousands(i64::try_from(count).unwrap_or(i64::MAX));
@@ -140,10 +142,10 @@ pub fn reason_words(reason: &str) -> &str {
 async fn quarantine(visit: Visit, which: Query<Reason>) -> Result<HttpResponse, AdminError> {
     let Reason { reason, cursor } = which.into_inner();
     let first = cursor.as_deref().unwrap_or_default().is_empty();
-    let request = PageRequest::new(None, cursor).map_err(browsed)?;
+    let request = PageRequest::new(None, cursor).map_err(AdminError::from)?;
     let only = Some(reason.clone()).filter(|reason| !reason.is_empty());
     let read = async move |connection: &mut _| {
-        problems::quarantine(connection, only.as_deref(), &request).await.map_err(browsed)
+        problems::quarantine(connection, only.as_deref(), &request).await.map_err(AdminError::from)
     };
     let page = visit.read(read).await?;
     let shell = visit.shell("Quarantine", QUARANTINE).await?;

@@ -4,21 +4,15 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Form, ServiceConfig};
 use askama::Template;
-use rand::rngs::SysRng;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::filters;
 use super::page::{self, Shell, Visit};
 use crate::http::admin::access::Scope;
-use crate::http::admin::{Admin, AdminError, AdminOnly};
-use crate::store::audit;
-use crate::store::tokens::{self, Hashed, Holder, TokenLine};
+use crate::http::admin::{Admin, AdminError, AdminOnly, actions};
+use crate::store::tokens::{self, Holder, TokenLine};
 
 const PATH: &str = "/tokens";
-
-/// What a token begins with, so that people and scanners for leaked secrets know what it is.
-const PREFIX: &str = "tgt_";
 
 /// Longest lifetime that can be chosen, in days.
 const MOST_DAYS: u32 = 3650;
@@ -78,26 +72,15 @@ async fn create(
             }
         },
     };
-    let token = tokens::random_text(PREFIX, &mut SysRng).map_err(|_| AdminError::Internal)?;
-    let (hash, holder) = (Hashed::of(&token), Holder { name: form.name.trim().to_owned(), scope });
+    let holder = Holder { name: form.name.trim().to_owned(), scope };
     let name = holder.name.clone();
     let made = visit.read(async move |connection| {
-        let lifetime = days.map(|days| f64::from(days) * 86_400.0);
-        tokens::create(connection, &holder, &hash, &who.name, lifetime).await?;
-        let detail = json!({"scope": holder.scope.as_str(), "days": days});
-        Ok(audit::record(connection, &who.name, "token.create", &holder.name, &detail).await?)
+        actions::create_token(connection, &who.name, &holder, days.map(f64::from)).await
     });
     match made.await {
         // Never in a cookie or an address: only on this page.
-        Ok(()) => page_with(visit, Some((name, token))).await,
-        Err(AdminError::Conflict(_)) => {
-            Ok(page::refused(PATH, format!("There is a token named {name} already")))
-        }
-        Err(AdminError::Invalid(_)) => Ok(page::refused(
-            PATH,
-            "Name: expected lower-case letters, digits, dots and dashes; admin and local are taken",
-        )),
-        Err(other) => Err(other),
+        Ok(token) => page_with(visit, Some((name, token))).await,
+        error => page::outcome(PATH, error, |_| String::new()),
     }
 }
 
@@ -112,19 +95,9 @@ async fn revoke(
     form: Form<Named>,
 ) -> Result<HttpResponse, AdminError> {
     let name = form.into_inner().name;
-    let subject = name.clone();
-    let gone = admin
-        .transact(async move |connection| {
-            let gone = tokens::revoke(connection, &subject).await?;
-            if gone {
-                audit::record(connection, &who.name, "token.revoke", &subject, &json!({})).await?;
-            }
-            Ok(gone)
-        })
-        .await?;
-    Ok(if gone {
-        page::done(PATH, format!("Token {name} is revoked, and its sessions have ended"))
-    } else {
-        page::refused(PATH, format!("There is no token named {name}"))
-    })
+    let revoked = format!("Token {name} is revoked, and its sessions have ended");
+    let gone = admin.transact(async move |connection| {
+        actions::revoke_token(connection, &who.name, &name).await
+    });
+    page::outcome(PATH, gone.await, |()| revoked)
 }
