@@ -14,14 +14,14 @@ WORKDIR /build
 # The dependencies by themselves, under empty targets: this layer is made again only when
 # Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/ingest \
+RUN mkdir -p src benches/consume benches/ingest \
     && touch src/lib.rs \
-    && echo 'fn main() {}' > src/main.rs \
-    && cp src/main.rs benches/ingest/main.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/consume/main.rs > benches/ingest/main.rs \
     && cargo build --release --locked --bin tollgate \
     && rm -r src
 
-# The benchmark's empty target stays: Cargo.toml names it.
+# The benchmarks' empty targets stay: Cargo.toml names them. askama.toml says where templates are.
+COPY askama.toml ./
 COPY migrations migrations
 COPY src src
 # Files keep the times they have outside, which may be older than the empty build.
@@ -54,7 +54,8 @@ WORKDIR /etc/tollgate
 USER 10001:10001
 ENV TOLLGATE_LISTEN=0.0.0.0:8080 \
     TOLLGATE_DATA_DIR=/var/lib/tollgate
-EXPOSE 8080
+# The dashboard listens on loopback unless TOLLGATE_ADMIN_LISTEN and TOLLGATE_ADMIN_TOKEN are set.
+EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 # The start period covers the wait for a database that comes up at the same time.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 \

@@ -276,6 +276,26 @@ fn the_example_configuration_lists_every_setting() {
 // Files ------------------------------------------------------------------------------------
 
 #[track_caller]
+#[test]
+fn the_image_is_built_from_what_it_copies() {
+    let [docker, ignore, cargo] =
+        ["Dockerfile", ".dockerignore", "Cargo.toml"].map(|path| read(path).unwrap());
+    let lets_in = |path: &str| ignore.lines().any(|line| line == format!("!{path}"));
+    let copied = docker.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copied = copied.filter(|line| !line.starts_with("--")).flat_map(|line| {
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        words.pop();
+        words
+    });
+    let shut_out = copied.filter(|path| !lets_in(path) && !path.starts_with("LICENSE-"));
+    none("what the Dockerfile copies is let in by .dockerignore", shut_out.map(str::to_owned));
+    let benches = cargo.split("[[bench]]").skip(1).filter_map(|bench| bench.split('"').nth(1));
+    let missing = benches.filter(|name| !docker.contains(&format!("benches/{name}/main.rs")));
+    none("the Dockerfile makes every target that Cargo.toml names", missing.map(str::to_owned));
+    let templates = read("askama.toml").is_some_and(|text| text.contains("\"src/"));
+    assert!(templates, "templates stand below src, which the Dockerfile copies");
+}
+
 fn none(rule: &str, broken: impl IntoIterator<Item = String>) {
     let broken: Vec<String> = broken.into_iter().collect();
     assert!(broken.is_empty(), "{rule}; broken at\n  {}\n", broken.join("\n  "));

@@ -70,7 +70,7 @@ impl From<sqlx::Error> for AdminError {
             "TG010" => Self::NotFound(words.trim_start_matches("there is no ").to_owned()),
             "TG011" | "TG012" | "TG013"
             // Unique violation, duplicate object, object in use, in a wrong state.
-            | "23505" | "42710" | "55006" | "55000" | "25000" => Self::Conflict(words),
+            | "23505" | "42710" | "55006" | "25000" => Self::Conflict(words),
             code if ["22", "23", "42"].iter().any(|class| code.starts_with(class)) => {
                 Self::Invalid(words)
             }
