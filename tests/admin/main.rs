@@ -4,10 +4,14 @@
 #![allow(clippy::float_cmp, reason = "metrics are floats, and most of them count")]
 
 mod access;
+mod again;
+mod api;
 mod bench;
+mod browse;
 mod collector;
 mod deploy;
 mod metrics;
+mod openapi;
 mod scrape;
 mod seed;
 mod server;

@@ -22,7 +22,7 @@ pub async fn fill(pool: &PgPool, events: i64) {
                                          'invoice.updated', 'charge.updated'])[1 + (hashint8(g) & 1023) % 10] END,
                         'invoice', CASE WHEN g % 4 = 0 THEN 'in_hot' WHEN g % 1000 < 2 THEN 'cus_all' ELSE 'in_' || g / 5 END,
                         '2025-03-31.basil', 'webhook',
-                        convert_to(format('{\"id\":\"evt\",\"n\":%s,\"pad\":\"%s\"}', g, repeat(md5(g::text), 12)), 'UTF8')
+                        convert_to(format('{\"id\":\"evt\",\"n\":%s,\"pad\":\"%s\"}', g, repeat(md5(g::text), 6)), 'UTF8')
                  FROM generate_series($1, $2 - 1) g RETURNING created, id)
              INSERT INTO tollgate.positions SELECT nextval('tollgate.position_seq'), created, id FROM made",
         )

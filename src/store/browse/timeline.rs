@@ -224,7 +224,9 @@ impl Timeline {
             let of = if it.stage == "handler" { it.handler.as_str() } else { "billing tables" };
             let looks = if it.next_attempt.is_some() { "failing" } else { "dead" };
             let detail = format!("{} attempts: {}", it.attempts, it.error);
-            steps.push(step(Some(it.last_failed), "failed", of, looks, detail));
+            // Told as of the beginning of the transaction that wrote the event.
+            let at = it.last_failed.max(event.received_at);
+            steps.push(step(Some(at), "failed", of, looks, detail));
             if it.next_attempt.is_some() {
                 steps.push(step(it.next_attempt, "retry_due", of, "waiting", String::new()));
             }

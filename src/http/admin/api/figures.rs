@@ -1,17 +1,27 @@
-//! `/api/v1/objects`, `/api/v1/ties`, `/api/v1/billing`, `/api/v1/totals`: billing objects, and figures.
+//! `/api/v1/objects`, `/api/v1/ties`, `/api/v1/billing`, `/api/v1/stats`, `/api/v1/totals`: billing
+//! objects, and figures.
+
+use std::time::Duration;
 
 use actix_web::web::{Data, Json, Path, Query};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::{Admin, AdminError, Read};
 use super::Problems;
 use super::ask::instant;
+use crate::store::StoreError;
 use crate::store::browse::billing::{self, Billing, BillingFilter};
 use crate::store::browse::events::{self, EventLine};
 use crate::store::browse::objects::{self, BillingObject, Ties};
 use crate::store::browse::totals::{self, Totals};
 use crate::store::browse::{EventFilter, PageRequest};
+use crate::store::traffic::{self, Ending, Point};
+
+/// How far back a series goes, and how long its steps are, unless asked otherwise.
+const USUAL_SPAN: time::Duration = time::Duration::hours(1);
+const USUAL_STEP: u64 = 60;
 
 /// The objects of an id, with the events about them.
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,7 +109,7 @@ pub async fn billing(
     let filter = BillingFilter {
         account: account.map(|account| if account == "-" { String::new() } else { account }),
         livemode: livemode.unwrap_or(true),
-        since: instant("since", since.as_deref())?.map(time::OffsetDateTime::date),
+        since: instant("since", since.as_deref())?.map(OffsetDateTime::date),
     };
     let figures =
         admin.transact(async move |connection| Ok(billing::figures(connection, &filter).await?));
@@ -112,4 +122,83 @@ pub async fn billing(
 pub async fn all(_: Read, admin: Data<Admin>) -> Result<Json<Totals>, AdminError> {
     let totals = admin.transact(async |connection| Ok(totals::totals(connection).await?));
     Ok(Json(totals.await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StatsQuery {
+    /// From when on; an hour before `until`, unless said.
+    since: Option<String>,
+    /// Until when; now, unless said.
+    until: Option<String>,
+    /// Seconds from one point to the next, whole minutes; 60 unless said. Made longer where there
+    /// would be more than 2,000 points.
+    #[param(example = 300)]
+    step: Option<u64>,
+}
+
+/// What deliveries came to in one step of time.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StatsPoint {
+    /// The step's beginning.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// New events.
+    pub recorded: u64,
+    /// Events that were there already.
+    pub duplicate: u64,
+    /// Signed, but no usable event.
+    pub quarantined: u64,
+    /// Not taken, by the sender's fault.
+    pub refused: u64,
+    /// Not taken, by ours.
+    pub failed: u64,
+    /// Latency in seconds that half of the deliveries stayed within; none without any. The others: 95
+    /// and 99 %.
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+impl From<&Point> for StatsPoint {
+    fn from(point: &Point) -> Self {
+        Self {
+            at: point.at,
+            recorded: point.deliveries(Ending::Recorded),
+            duplicate: point.deliveries(Ending::Duplicate),
+            quarantined: point.deliveries(Ending::Quarantined),
+            refused: point.deliveries(Ending::Refused),
+            failed: point.deliveries(Ending::Failed),
+            p50: point.latency(0.5),
+            p95: point.latency(0.95),
+            p99: point.latency(0.99),
+        }
+    }
+}
+
+/// What deliveries came to over time, by outcome, with their latency.
+#[utoipa::path(get, path = "/api/v1/stats", tag = "figures", params(StatsQuery),
+    responses((status = 200, description = "Points, oldest first", body = Vec<StatsPoint>), Problems))]
+pub async fn stats(
+    _: Read,
+    admin: Data<Admin>,
+    query: Query<StatsQuery>,
+) -> Result<Json<Vec<StatsPoint>>, AdminError> {
+    let StatsQuery { since, until, step } = query.into_inner();
+    let until = instant("until", until.as_deref())?.unwrap_or_else(|| admin.clock.now());
+    let since = instant("since", since.as_deref())?;
+    let since = since.or_else(|| until.checked_sub(USUAL_SPAN)).unwrap_or(until);
+    if until <= since {
+        return Err(AdminError::Invalid("until: expected a time after since".to_owned()));
+    }
+    let step = Duration::from_secs(step.unwrap_or(USUAL_STEP));
+    // In a task of its own, which a client that hangs up does not cancel half-way.
+    let task =
+        actix_web::rt::spawn(async move { traffic::series(&admin.pool, since, until, step).await });
+    let points = task.await.map_err(|_| AdminError::Internal)?.map_err(|error| match error {
+        StoreError::Database(error) => error.into(),
+        _ => AdminError::Internal,
+    })?;
+    Ok(Json(points.iter().map(StatsPoint::from).collect()))
 }

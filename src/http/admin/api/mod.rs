@@ -116,6 +116,7 @@ table! {
     get "/api/v1/objects/{table}/{id}" => figures::object;
     get "/api/v1/ties" => figures::ties;
     get "/api/v1/billing" => figures::billing;
+    get "/api/v1/stats" => figures::stats;
     get "/api/v1/totals" => figures::all;
     get "/api/v1/tokens" => people::list;
     post "/api/v1/tokens" => people::create;
