@@ -6,7 +6,7 @@ ARGS ?=
 # another user, who could not enter a home directory.
 export TOLLGATE_TEST_DIR ?= /tmp/tollgate-test-$(shell id -u)
 
-.PHONY: help demo test bench bench-consume lint fixtures postgres test-tools stop-test-postgres
+.PHONY: help demo test bench bench-browse bench-consume lint fixtures postgres test-tools stop-test-postgres
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -19,6 +19,9 @@ test: postgres test-tools ## Run every test
 
 bench: postgres ## Measure ingest; make bench ARGS='--connections 1,64' for a part of it
 	cargo bench --locked --bench ingest -- $(ARGS)
+
+bench-browse: postgres ## Measure the list of events at 5 million of them, by filter: minutes, and 5 GB of disk
+	cargo test --locked --test admin lists_of_five_million_events -- --ignored --nocapture
 
 bench-consume: postgres ## Measure claims beside the usual queues, and the latency of pushes
 	cargo bench --locked --bench consume -- $(ARGS)

@@ -22,7 +22,7 @@ async fn seeded(events: i64) -> PgPool {
 
 async fn page(pool: &PgPool, filter: &EventFilter, request: &PageRequest) -> Page<EventLine> {
     let (filter, request) = (filter.clone(), request.clone());
-    transact(pool, Duration::from_secs(60), async move |connection| {
+    transact(pool, Duration::from_mins(1), async move |connection| {
         events::list(connection, &filter, &request).await
     })
     .await
@@ -96,7 +96,7 @@ async fn filters_give_what_they_say() {
 /// Rows of the log read by a page, as Postgres counts them.
 async fn read_by(pool: &PgPool, text: &str) -> (i64, i64) {
     let filter = filter(text);
-    transact(pool, Duration::from_secs(60), async move |connection| {
+    transact(pool, Duration::from_mins(1), async move |connection| {
         let counters = "SELECT coalesce(sum(seq_scan), 0)::bigint, coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint
                         FROM pg_stat_xact_user_tables WHERE relname LIKE 'event_log%' OR relname = 'positions'";
         let before = sqlx::query(counters).fetch_one(&mut *connection).await?;
@@ -144,7 +144,7 @@ async fn plans_use_the_indexes_made_for_them() {
             };
             sql.replace(&format!("${number}"), value)
         });
-        let plan = transact(&pool, Duration::from_secs(60), async move |connection| {
+        let plan = transact(&pool, Duration::from_mins(1), async move |connection| {
             sqlx::raw_sql("SET LOCAL enable_seqscan = off; SET LOCAL jit = off")
                 .execute(&mut *connection)
                 .await?;

@@ -6,12 +6,14 @@
 mod access;
 mod again;
 mod api;
+mod api_refusals;
 mod bench;
 mod browse;
 mod collector;
 mod deploy;
 mod metrics;
 mod openapi;
+mod readme;
 mod scrape;
 mod seed;
 mod server;

@@ -16,9 +16,12 @@ use super::{EventFilter, Status};
 const EXAMINED: i64 = 8192;
 const SCATTERED: i64 = 4096;
 
+/// Of events that are known to come into question, and are looked up one by one.
+const LOOKED_UP: i64 = 2048;
+
 /// Objects of one customer, and types of one search, that are searched one by one; beyond that the
 /// log is read from its end.
-const OBJECTS: i32 = 5_000;
+const OBJECTS: i32 = 2_000;
 const TYPES: usize = 100;
 
 /// An event's key in the log, the newest first.
@@ -106,18 +109,19 @@ impl Search<'_> {
     async fn lead(&self, connection: &mut PgConnection) -> Result<Lead, sqlx::Error> {
         let filter = self.filter;
         if let Some(id) = &filter.id {
-            return Ok(lead_of(self.by_id(connection, id).await?));
+            return Ok(lead_of(self.by_id(connection, id).await?, EXAMINED));
         }
         if let Some(object) = &filter.object {
             return Ok(Lead::Object(object.clone()));
         }
         if let Some(status @ (Status::Failing | Status::Dead)) = filter.status
-            && let keys @ Lead::Keys(..) = lead_of(troubled(connection, status).await?)
+            && let keys @ Lead::Keys(..) = lead_of(troubled(connection, status).await?, EXAMINED)
         {
             return Ok(keys);
         }
         if let Some(objects) = &self.objects
-            && let keys @ Lead::Keys(..) = lead_of(self.by_objects(connection, objects).await?)
+            && let keys @ Lead::Keys(..) =
+                lead_of(self.by_objects(connection, objects).await?, SCATTERED)
         {
             return Ok(keys);
         }
@@ -159,7 +163,7 @@ impl Search<'_> {
         .bind(objects)
         .bind(self.before().0)
         .bind(self.filter.since)
-        .bind(EXAMINED + 1)
+        .bind(SCATTERED + 1)
         .fetch_all(connection)
         .await
     }
@@ -192,10 +196,15 @@ impl Search<'_> {
             Lead::Types(types) => i64::try_from(types.len()).unwrap_or(i64::MAX).max(1),
             _ => 1,
         };
-        let bound = if matches!(lead, Lead::Log) { EXAMINED } else { SCATTERED / leads };
+        let bound = match lead {
+            Lead::Log => EXAMINED,
+            Lead::Keys(..) => LOOKED_UP,
+            _ => SCATTERED / leads,
+        };
         // Two to the power of something, so that there are few statements to keep; and no parameter, or
         // the planner expects a tenth of the log.
-        let least = if self.is_picky(lead) { bound } else { most };
+        let picky = self.is_picky(lead) || matches!(lead, Lead::Keys(..));
+        let least = if picky { bound } else { most };
         let examined = u64::try_from(least.max(1)).unwrap_or(1).next_power_of_two();
         let range =
             "l.created <= coalesce($1, 'infinity') AND l.created >= coalesce($3, '-infinity')
@@ -225,21 +234,26 @@ impl Search<'_> {
                 equal("l.type", "t.type"),
                 newest("l.type DESC,")
             ),
+            // Not the events' own columns, whose order the planner does not know: it would look all up.
             Lead::Keys(..) => format!(
-                "(SELECT DISTINCT l.created, l.id
-                  FROM (SELECT u.created, u.id COLLATE \"C\" AS id
+                "(SELECT l.created, l.id, row_number() OVER (ORDER BY l.created DESC, l.id DESC) AS nth
+                  FROM (SELECT DISTINCT u.created, u.id COLLATE \"C\" AS id
                         FROM unnest($10::timestamptz[], $11::text[]) AS u (created, id)) l
-                  WHERE {range} ORDER BY l.created DESC, l.id DESC) k
-                 CROSS JOIN LATERAL (SELECT l.created, l.id, l.type, l.object_id, l.account, l.livemode, 0 AS nth
-                                     {log} l.created = k.created AND l.id = k.id LIMIT 1) e"
+                  WHERE {range} ORDER BY l.created DESC, l.id DESC LIMIT {examined}) k
+                 LEFT JOIN LATERAL (SELECT l.created, l.id, l.type, l.object_id, l.account, l.livemode
+                                    {log} l.created = k.created AND l.id = k.id LIMIT 1) e ON true"
             ),
+        };
+        let (key, fits) = match lead {
+            Lead::Keys(..) => ("k", format!("(e.id IS NOT NULL AND {FITS})")),
+            _ => ("e", FITS.to_owned()),
         };
         let mut sql = String::new();
         let _ = write!(
             sql,
-            "SELECT e.created, e.id::text, e.nth = {examined} AS last, {FITS} AS fits FROM {from}
-             WHERE e.nth = {examined} OR {FITS}
-             ORDER BY e.created DESC, e.id DESC LIMIT {}",
+            "SELECT {key}.created, {key}.id::text, {key}.nth = {examined} AS last, {fits} AS fits FROM {from}
+             WHERE {key}.nth = {examined} OR {fits}
+             ORDER BY {key}.created DESC, {key}.id DESC LIMIT {}",
             most + leads
         );
         sql
@@ -298,8 +312,8 @@ const FITS: &str = "(
             SELECT p.position FROM tollgate.positions p WHERE p.id = e.id AND p.created = e.created LIMIT 1))))";
 
 /// Keys if they are few enough to be all of them.
-fn lead_of(keys: Vec<Key>) -> Lead {
-    if keys.len() > usize::try_from(EXAMINED).unwrap_or(usize::MAX) {
+fn lead_of(keys: Vec<Key>, most: i64) -> Lead {
+    if keys.len() > usize::try_from(most).unwrap_or(usize::MAX) {
         return Lead::Log;
     }
     let (created, ids) = keys.into_iter().unzip();
