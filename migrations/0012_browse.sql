@@ -2,8 +2,9 @@
 -- billing tables, and giving events to consumers again.
 
 -- Finding events -----------------------------------------------------------------------------
--- Made here and at once, because no release has had a log yet. Inserting took 26 µs of CPU per event
--- before; what each adds stands beside it.
+-- Made here and at once, because no release has had a log yet. Inserting into the log took 20 µs of
+-- Postgres' CPU per event before, in batches of 64; the first index adds 3 µs, the second less than 1.
+-- A whole delivery with billing tables takes 250 of both cores.
 
 CREATE INDEX event_log_type ON tollgate.event_log (type, created);
 COMMENT ON INDEX tollgate.event_log_type IS 'The newest events of a type, and which types there are: a rare one is not to be searched for';
@@ -50,7 +51,7 @@ CREATE FUNCTION tollgate.objects_of_customer(_customer text, _most int) RETURNS 
     SET enable_seqscan = off SET jit = off
 AS $$
 BEGIN
-    -- The newest charges first: refunds and disputes are found by them.
+    -- Refunds, disputes and payments of invoices name no customer: they are found by what they belong to.
     RETURN QUERY
     WITH paid AS MATERIALIZED (
         SELECT c.id FROM stripe.charges c WHERE c.customer = _customer LIMIT _most
