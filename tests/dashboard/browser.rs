@@ -184,6 +184,8 @@ impl Browser {
 
     /// Clicks the first element that fits.
     pub async fn click(&self, css: &str) {
+        // One that is not to be seen yet, as in a dialog that opens.
+        self.until(&format!("document.querySelector({})?.checkVisibility()", json!(css))).await;
         let element = self.element(css).await;
         self.ask(&format!("/element/{element}/click"), Some(json!({}))).await;
     }

@@ -17,6 +17,7 @@ async fn a_target_breaks_is_mended_and_gets_what_was_given_up() {
     push_to(&app, &receiver, "app", "*").await;
     until(&app, "SELECT lag_events = 0 FROM tollgate.consumer_status").await;
 
+    browser.dress(1280, false).await;
     log_in(&browser, &app).await;
     find_an_event(&browser).await;
     let lost = break_the_target(&browser, &app, &receiver).await;

@@ -79,18 +79,22 @@
     tip.style.left = `${left + tip.offsetWidth > box.width ? Math.max(0, at.left - box.left - tip.offsetWidth - 6) : left}px`;
   };
 
-  // Parts that renew themselves: [data-renew=SECONDS] is asked for again while somebody looks.
+  // Parts that renew themselves, every [data-renew] seconds, while somebody looks and does nothing with them.
   const busy = (part) => part.contains(document.activeElement) && document.activeElement !== part
-    || $("dialog[open]") || $("details[open]", part) && !part.dataset.renewOpen || $(".tip", part);
-  const renew = async (part) => {
-    if (document.hidden || busy(part)) return;
+    || $("dialog[open]") || $("details[open]", part) || $(".tip", part);
+  const renew = async (parts) => {
+    if (document.hidden || parts.every(busy)) return;
     try {
-      const answer = await fetch(location.href, { headers: { "x-part": part.id }, redirect: "manual", cache: "no-store" });
-      if (answer.type === "opaqueredirect" || answer.status === 401) { location.reload(); return; }
+      const answer = await fetch(location.href, { headers: { "x-part": "1" }, redirect: "manual", cache: "no-store" });
+      if (answer.type === "opaqueredirect") { location.reload(); return; }
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById(part.id);
-      if (fresh && !busy(part)) { part.replaceChildren(...fresh.childNodes); renewTimes(part); }
+      for (const part of parts) {
+        const fresh = page.getElementById(part.id);
+        if (!fresh || busy(part)) continue;
+        part.replaceChildren(...fresh.childNodes);
+        renewTimes(part);
+      }
     } catch { /* the gateway is away: the next try comes by itself */ }
   };
 
@@ -195,7 +199,8 @@
       });
     }
     for (const box of $$("select[data-submit]")) box.addEventListener("change", () => box.form.requestSubmit());
-    for (const part of $$("[data-renew]")) setInterval(() => renew(part), Number(part.dataset.renew) * 1000);
+    const parts = $$("[data-renew]");
+    if (parts.length) setInterval(() => renew(parts), 1000 * Math.min(...parts.map((part) => Number(part.dataset.renew))));
     document.addEventListener("keydown", key);
     document.addEventListener("pointerover", point);
     // A row is a link as a whole, but for what is a link or a button itself, and for selecting text.
