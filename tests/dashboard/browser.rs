@@ -18,7 +18,7 @@ use crate::support;
 use crate::support::process::free_address;
 
 /// Longest wait for anything on a page. CI is slow, and a browser wants two cores for itself.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Flags without which it would not run in a container, or talk to the world.
 const FLAGS: [&str; 10] = [

@@ -5,8 +5,22 @@ use std::path::PathBuf;
 
 use crate::browser::Browser;
 use crate::receiver::Receiver;
-use crate::scene::{TOKEN, guarded, populate, until};
+use crate::scene::{TOKEN, guarded, populate, run, until};
 use crate::support::App;
+
+/// An hour with its ups and downs, for the charts: a gateway of a test has none behind it.
+const THE_LAST_HOUR: &str = "
+    INSERT INTO tollgate.traffic_minutes (minute, outcome, deliveries, bytes, seconds, latency)
+    SELECT date_trunc('minute', now()) - make_interval(mins => m), outcome, n, n * 3000, n * 0.004,
+           array_fill(0::bigint, ARRAY[4]) || (n * 6 / 10) || (n * 3 / 10) || array_fill(0::bigint, ARRAY[1])
+           || (n * (5 + m % 4) / 100) || array_fill(0::bigint, ARRAY[1 + m % 3]) || (n * 3 / 100 + 1)
+           || array_fill(0::bigint, ARRAY[15 - m % 3])
+    FROM generate_series(2, 59) m
+    CROSS JOIN LATERAL (VALUES ('recorded', 1.0), ('duplicate', 0.08), ('refused', CASE WHEN m BETWEEN 21 AND 24 THEN 0.22 END),
+                               ('failed', CASE WHEN m IN (40, 41) THEN 0.1 END)) AS o (outcome, share)
+    CROSS JOIN LATERAL (SELECT round(o.share * (420 + 180 * sin(m / 7.0) + 60 * cos(m * 1.7)))::bigint AS n) c
+    WHERE n > 0
+    ON CONFLICT DO NOTHING";
 
 /// Names of pictures, and where the pages are.
 async fn pages(app: &App) -> Vec<(&'static str, String)> {
@@ -59,8 +73,9 @@ async fn every_page_in_light_and_dark_wide_and_narrow() {
     let app = guarded().await;
     let receiver = Receiver::start().await;
     populate(&app, &receiver).await;
+    run(&app, THE_LAST_HOUR).await;
     // Counted by the minute, and written down every few seconds.
-    until(&app, "SELECT sum(deliveries) > 660 FROM tollgate.traffic_minutes").await;
+    until(&app, "SELECT sum(deliveries) > 660 FROM tollgate.traffic_minutes WHERE minute > now() - interval '2 minutes'").await;
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
     browser.go(&app.admin_url("/tokens")).await;

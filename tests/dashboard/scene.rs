@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         let mut session = Self { app, cookie, csrf: String::new() };
         let page = session.get("/").await.body;
         let (_, rest) = page.split_once("name=\"csrf\" value=\"").expect("a form");
-        session.csrf = rest.split('"').next().unwrap().to_owned();
+        rest.split('"').next().unwrap().clone_into(&mut session.csrf);
         session
     }
 

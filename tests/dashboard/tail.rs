@@ -9,7 +9,7 @@ use crate::scene::{Session, TOKEN, guarded};
 use crate::support::{client, event};
 
 /// Longest wait for anything on a stream; a session is looked at every 15 seconds.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 struct Stream {
     answer: reqwest::Response,

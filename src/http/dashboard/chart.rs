@@ -4,6 +4,8 @@
 //! The drawing stretches with the page while its labels are text beside it, so that they keep their
 //! size on a phone.
 
+use std::fmt::Write as _;
+
 use askama::Template;
 use askama::filters::HtmlSafe;
 use time::{OffsetDateTime, UtcOffset};
@@ -124,7 +126,7 @@ impl Chart {
             let mut title = name(*time);
             for series in &figures.series {
                 if let Some(value) = series.values.get(i).copied().flatten() {
-                    title += &format!("\n{}: {}", series.name, figures.unit.text(value));
+                    let _ = write!(title, "\n{}: {}", series.name, figures.unit.text(value));
                 }
             }
             Hit { x: number(bucket(i)), title }
@@ -206,11 +208,11 @@ fn lines(figures: &Figures, top: f64) -> Vec<Line> {
             let Some(value) = known(i) else { continue };
             let (x, y) = (bucket(i) + WIDE / 2.0, number(HIGH - value / top * HIGH));
             let follows = i > 0 && known(i - 1).is_some();
-            path += &match (follows, known(i + 1)) {
-                (true, _) => format!("L{} {y}", number(x)),
-                (false, Some(_)) => format!("M{} {y}", number(x)),
+            let _ = match (follows, known(i + 1)) {
+                (true, _) => write!(path, "L{} {y}", number(x)),
+                (false, Some(_)) => write!(path, "M{} {y}", number(x)),
                 // One that stands alone is as long as its bucket, or it would not be seen.
-                (false, None) => format!("M{} {y}h{}", number(x - WIDE / 2.0), number(WIDE)),
+                (false, None) => write!(path, "M{} {y}h{}", number(x - WIDE / 2.0), number(WIDE)),
             };
         }
         Line { colour: series.colour, path }

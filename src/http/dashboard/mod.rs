@@ -10,6 +10,13 @@ mod consumers;
 mod dead_letters;
 mod event;
 mod events;
+#[allow(
+    clippy::inline_always,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    clippy::unused_self,
+    reason = "the shape that askama wants, and makes"
+)]
 mod filters;
 mod live;
 mod nav;

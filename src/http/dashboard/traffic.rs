@@ -19,7 +19,7 @@ pub struct Period {
 }
 
 pub const PERIODS: [Period; 4] = [
-    Period { name: "1h", span: Duration::from_mins(60), step: Duration::from_mins(1) },
+    Period { name: "1h", span: Duration::from_hours(1), step: Duration::from_mins(1) },
     Period { name: "24h", span: Duration::from_hours(24), step: Duration::from_mins(15) },
     Period { name: "7d", span: Duration::from_hours(7 * 24), step: Duration::from_hours(2) },
     Period { name: "30d", span: Duration::from_hours(30 * 24), step: Duration::from_hours(8) },
@@ -81,7 +81,7 @@ pub fn deliveries(points: &[Point], period: Period) -> Chart {
     })
 }
 
-/// From the last byte of a request to its answer.
+/// From the head of a request to its answer.
 pub fn latency(points: &[Point]) -> Chart {
     let series = [(0.5, "p50", 1), (0.95, "p95", 3), (0.99, "p99", 5)].map(|(q, name, colour)| {
         Series { name, colour, values: points.iter().map(|point| point.latency(q)).collect() }
