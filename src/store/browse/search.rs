@@ -14,10 +14,10 @@ use super::{EventFilter, Status};
 /// Events looked at for one page, however few of them fit: it bounds how long a page takes. Fewer
 /// through an index whose order is not that in which they were written: each is on a page of its own.
 const EXAMINED: i64 = 8192;
-const SCATTERED: i64 = 4096;
+const SCATTERED: i64 = 2048;
 
 /// Of events that are known to come into question, and are looked up one by one.
-const LOOKED_UP: i64 = 2048;
+const LOOKED_UP: i64 = 1024;
 
 /// Objects of one customer, and types of one search, that are searched one by one; beyond that the
 /// log is read from its end.
