@@ -192,8 +192,12 @@ pub fn has_flash(request: &HttpRequest) -> bool {
 
 fn flash_of(request: &HttpRequest) -> Option<Flash> {
     let value = flash_cookie(request)?;
-    let good = value.starts_with('+');
-    let text = percent_decode_str(value.get(1..)?).decode_utf8().ok()?.into_owned();
+    let (good, text) = match value.split_at_checked(1)? {
+        ("+", text) => (true, text),
+        ("-", text) => (false, text),
+        _ => return None,
+    };
+    let text = percent_decode_str(text).decode_utf8().ok()?.into_owned();
     (!text.is_empty()).then_some(Flash { good, text })
 }
 

@@ -82,6 +82,7 @@ impl<'a> Layout<'a> {
             match self.rest.chars().next()? {
                 bracket @ ('{' | '[') => self.begin(key, bracket),
                 // A trailing comma is none of ours to judge.
+                '}' | ']' if self.open.is_empty() => return None,
                 '}' | ']' => self.end(),
                 _ => self.leaf(key)?,
             }
