@@ -178,6 +178,15 @@ async fn filters_take_anything_and_say_what_is_wrong_with_it() {
         assert!(!answer.body.contains("<script>alert"), "{query}");
     }
     assert_eq!(app.events().await, 1);
+    let csv = session.get("/events.csv?type=invoice.*").await;
+    assert_eq!((csv.status, csv.header("content-type")), (200, Some("text/csv; charset=utf-8")));
+    assert_eq!(csv.body.lines().count(), 2);
+    assert!(
+        csv.body.lines().nth(1).unwrap().starts_with("evt_1,invoice.paid,ok,invoice,in_evt_1,"),
+        "{}",
+        csv.body
+    );
+    assert_eq!(session.get("/events.csv?type=in*ice").await.status, 400);
 }
 
 #[tokio::test]

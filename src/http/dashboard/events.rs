@@ -1,21 +1,25 @@
 //! The list of events with its filters, and finding anything by its id.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::LOCATION;
+use actix_web::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
 use actix_web::web::{self, Query, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
 
-use super::filters;
 use super::page::{self, Shell, Visit, encoded};
+use super::{csv, filters};
 use crate::http::admin::AdminError;
 use crate::store::browse::events::{self, EventLine};
+use crate::store::browse::page::MOST;
 use crate::store::browse::{BrowseError, EventFilter, Page, PageRequest};
 
 const PATH: &str = "/events";
 
 pub fn routes(config: &mut ServiceConfig) {
-    config.route(PATH, web::get().to(list)).route("/search", web::get().to(search));
+    config
+        .route(PATH, web::get().to(list))
+        .route("/events.csv", web::get().to(table))
+        .route("/search", web::get().to(search));
 }
 
 /// The fields of the form, as they were sent.
@@ -102,8 +106,26 @@ async fn list(
     let api = filter(&fields).map(|filter| filter.pairs()).unwrap_or_default();
     let api: Vec<String> =
         api.iter().map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
+    let query = api.concat();
     let shell = visit.shell("Events", PATH).await?;
-    page::show(&EventsPage { shell, fields, page, wrong, query: api.concat() })
+    page::show(&EventsPage { shell, fields, page, wrong, query })
+}
+
+/// `GET /events.csv`: the same list for a spreadsheet, as much of it as one page of the API holds.
+async fn table(
+    visit: Visit,
+    query: Query<Vec<(String, String)>>,
+) -> Result<HttpResponse, AdminError> {
+    let fields = Fields { pairs: query.into_inner() };
+    let filter = filter(&fields)?;
+    let request = PageRequest::new(Some(MOST), Some(fields.get("cursor").to_owned()))?;
+    let read =
+        async move |connection: &mut _| Ok(events::list(connection, &filter, &request).await?);
+    let page = visit.read(read).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/csv; charset=utf-8"))
+        .insert_header((CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""))
+        .body(csv::of(&page.items)))
 }
 
 #[derive(Deserialize)]

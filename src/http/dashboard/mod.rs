@@ -7,6 +7,7 @@ mod audit;
 mod billing;
 mod chart;
 mod consumers;
+mod csv;
 mod dead_letters;
 mod event;
 mod events;
