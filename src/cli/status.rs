@@ -96,14 +96,8 @@ async fn gateway(settings: &Settings) -> anyhow::Result<Gateway> {
 
 impl Report {
     fn concerns(&self) -> Vec<Concern> {
-        let trouble = Trouble {
-            dead_letters: self.totals.dead_letters,
-            failing: self.totals.failing,
-            given_up: self.totals.given_up,
-            quarantined: self.totals.quarantined,
-        };
         let mut all = self.sick_parts();
-        all.extend(concerns::concerns(&self.consumers, trouble));
+        all.extend(concerns::concerns(&self.consumers, Trouble::from(&self.totals)));
         all
     }
 

@@ -1,9 +1,9 @@
 //! What of the figures somebody should look at, in words, for the dashboard and for
 //! `tollgate status`. Where the figures come from is `store`'s, where links lead the dashboard's.
 
-use std::time::Duration;
-
+use super::dashboard::text::{span, thousands};
 use crate::store::browse::consumers::Consumer;
+use crate::store::browse::totals::Totals;
 
 /// Lag from which on a consumer counts as behind, in seconds.
 const BEHIND: f64 = 60.0;
@@ -38,12 +38,30 @@ pub struct Trouble {
     pub quarantined: i64,
 }
 
+impl From<&Totals> for Trouble {
+    fn from(totals: &Totals) -> Self {
+        let Totals { dead_letters, failing, given_up, quarantined, .. } = *totals;
+        Self { dead_letters, failing, given_up, quarantined }
+    }
+}
+
+impl Trouble {
+    /// Of tables and handlers.
+    pub fn failures(self) -> i64 {
+        self.failing + self.given_up
+    }
+}
+
 /// What wants a look, the worst first.
 pub fn concerns(consumers: &[Consumer], trouble: Trouble) -> Vec<Concern> {
     let mut all: Vec<_> = consumers.iter().filter_map(of_consumer).collect();
     let mut add = |bad, count: i64, one: &str, many: &str, about| {
         if count > 0 {
-            let text = if count == 1 { format!("1 {one}") } else { format!("{count} {many}") };
+            let text = if count == 1 {
+                format!("1 {one}")
+            } else {
+                format!("{} {many}", thousands(count))
+            };
             all.push(Concern { bad, text, about });
         }
     };
@@ -83,14 +101,13 @@ fn of_consumer(consumer: &Consumer) -> Option<Concern> {
     let Consumer { name, lag_events, lag_seconds, .. } = consumer;
     let (bad, text) = match consumer.state.as_str() {
         "open" | "half_open" => {
-            (true, format!("consumer {name}: its target fails, the breaker is open"))
+            (true, format!("Consumer {name}: its target fails, the breaker is open"))
         }
         "paused" if *lag_events > 0 => {
-            (false, format!("consumer {name} is paused, with a lag of {lag_events}"))
+            (false, format!("Consumer {name} is paused, with a lag of {}", thousands(*lag_events)))
         }
         _ if *lag_seconds > BEHIND => {
-            let behind = Duration::try_from_secs_f64(lag_seconds.floor()).unwrap_or(Duration::MAX);
-            (false, format!("consumer {name} is {} behind", humantime::format_duration(behind)))
+            (false, format!("Consumer {name} is {} behind", span(*lag_seconds)))
         }
         _ => return None,
     };
@@ -125,7 +142,7 @@ mod tests {
             [
                 "1 event was given up by a consumer",
                 "2 failures of tables or handlers are tried again",
-                "1000 bodies are in quarantine",
+                "1,000 bodies are in quarantine",
             ]
         );
         assert_eq!(verdict(&concerns), "3 things want a look.");

@@ -39,7 +39,7 @@ async fn all_is_well_or_what_is_not_is_named() {
     let (code, screen) = status(&app, &[]);
     assert_eq!(code, Some(1), "{screen}");
     assert!(screen.starts_with("3 things want a look.\n  - 1 event was given up"), "{screen}");
-    for part in ["consumer slow is paused, with a lag of 1", "1 body is in quarantine", "picky"] {
+    for part in ["Consumer slow is paused, with a lag of 1", "1 body is in quarantine", "picky"] {
         assert!(screen.contains(part), "{part}: {screen}");
     }
     let (_, json) = status(&app, &["--json"]);

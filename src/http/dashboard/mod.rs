@@ -25,7 +25,7 @@ mod overview;
 mod page;
 mod payload;
 mod problems;
-mod text;
+pub(in crate::http) mod text;
 mod tokens;
 mod traffic;
 

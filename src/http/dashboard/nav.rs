@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use crate::http::concerns::Trouble;
 use crate::store::browse::totals::totals;
 
 /// A heading and the links under it.
@@ -18,19 +19,9 @@ pub struct Link {
     pub mild: bool,
 }
 
-/// What wants to be looked at.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Trouble {
-    pub dead: i64,
-    pub failures: i64,
-    pub quarantine: i64,
-}
-
-/// Counts it.
+/// Counts what wants to be looked at.
 pub async fn trouble(connection: &mut PgConnection) -> Result<Trouble, sqlx::Error> {
-    let all = totals(connection).await?;
-    let failures = all.failing + all.given_up;
-    Ok(Trouble { dead: all.dead_letters, failures, quarantine: all.quarantined })
+    Ok(Trouble::from(&totals(connection).await?))
 }
 
 /// The menu on the page at `here`, for somebody who may or may not see tokens.
@@ -53,7 +44,7 @@ pub fn menu(here: &str, trouble: Trouble, admin: bool) -> Vec<Group> {
             "Delivery",
             vec![
                 plain("Consumers", "/consumers"),
-                link("Dead letters", "/dead-letters", trouble.dead, "dead letters", false),
+                link("Dead letters", "/dead-letters", trouble.dead_letters, "dead letters", false),
             ],
         ),
         ("Billing", vec![plain("Billing", "/billing"), plain("Ties", "/ties")]),
@@ -61,8 +52,8 @@ pub fn menu(here: &str, trouble: Trouble, admin: bool) -> Vec<Group> {
             "Processing",
             vec![
                 plain("Handlers", "/handlers"),
-                link("Failures", "/failures", trouble.failures, "failures", true),
-                link("Quarantine", "/quarantine", trouble.quarantine, "bodies", true),
+                link("Failures", "/failures", trouble.failures(), "failures", true),
+                link("Quarantine", "/quarantine", trouble.quarantined, "bodies", true),
             ],
         ),
         ("Administration", administration),

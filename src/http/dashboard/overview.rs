@@ -1,5 +1,5 @@
-//! The front page: is all well, what came in, who waits. Judges what the figures mean; where they
-//! come from is `store`'s and `health`'s.
+//! The front page: is all well, what came in, who waits. Where the figures come from is
+//! `store`'s and `health`'s, what of them is a concern `http::concerns`'.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Query, ServiceConfig};
@@ -8,19 +8,15 @@ use serde::Deserialize;
 
 use super::chart::Chart;
 use super::filters;
-use super::nav::Trouble;
 use super::page::{self, Shell, Visit};
-use super::text;
 use super::traffic::{self, PERIODS, Period, Totals};
 use crate::http::admin::AdminError;
+use crate::http::concerns::{self, About, Concern, Trouble};
 use crate::http::health::{Part, Readiness, Status};
 use crate::store::browse::consumers::{Consumer, consumers};
 use crate::store::traffic as figures;
 
 const PATH: &str = "/";
-
-/// Lag from which on a consumer counts as behind, in seconds.
-const BEHIND: f64 = 60.0;
 
 pub fn routes(config: &mut ServiceConfig) {
     config.route(PATH, web::get().to(overview));
@@ -30,14 +26,6 @@ pub fn routes(config: &mut ServiceConfig) {
 struct Asked {
     #[serde(default)]
     period: String,
-}
-
-/// Something that somebody should look at.
-struct Concern {
-    bad: bool,
-    text: String,
-    /// Where; empty if nowhere on these pages.
-    link: &'static str,
 }
 
 /// A part's state, as on /readyz.
@@ -66,6 +54,20 @@ struct OverviewPage {
     parts: Vec<PartLine>,
 }
 
+impl OverviewPage {
+    /// Where to look; empty if nowhere on these pages.
+    #[allow(clippy::unused_self, reason = "the template calls it so")]
+    fn link(&self, concern: &Concern) -> &'static str {
+        match concern.about {
+            About::Gateway => "",
+            About::Consumers => "/consumers",
+            About::DeadLetters => "/dead-letters",
+            About::Failures => "/failures",
+            About::Quarantine => "/quarantine",
+        }
+    }
+}
+
 async fn overview(visit: Visit, asked: Query<Asked>) -> Result<HttpResponse, AdminError> {
     let period = Period::named(&asked.period);
     let (start, now) = (period.start(visit.now), visit.now);
@@ -88,7 +90,7 @@ async fn overview(visit: Visit, asked: Query<Asked>) -> Result<HttpResponse, Adm
         shell,
         period,
         mood: mood(&concerns),
-        verdict: verdict(&concerns),
+        verdict: concerns::verdict(&concerns),
         concerns,
         totals: Totals::of(&points),
         trouble,
@@ -106,14 +108,6 @@ fn mood(concerns: &[Concern]) -> &'static str {
         [] => "ok",
         some if some.iter().any(|concern| concern.bad) => "bad",
         _ => "warn",
-    }
-}
-
-fn verdict(concerns: &[Concern]) -> String {
-    match concerns.len() {
-        0 => "All is well.".to_owned(),
-        1 => "One thing wants a look.".to_owned(),
-        some => format!("{some} things want a look."),
     }
 }
 
@@ -138,51 +132,14 @@ fn parts(readiness: &Readiness) -> Vec<PartLine> {
     always.into_iter().filter_map(|(name, part)| Some(line(name, part?))).collect()
 }
 
-/// What wants a look, the worst first.
+/// What wants a look: parts of the gateway first.
 fn concerns(parts: &[PartLine], consumers: &[Consumer], trouble: Trouble) -> Vec<Concern> {
-    let mut concerns = Vec::new();
-    let mut add = |bad, text, link| concerns.push(Concern { bad, text, link });
-    for part in parts.iter().filter(|part| part.status != "ok") {
-        add(part.status == "fail", format!("{}: {}", part.name, part.message), "");
-    }
-    for it in consumers {
-        match it.state.as_str() {
-            "open" | "half_open" => {
-                let text = format!("Consumer {}: its target fails, the breaker is open", it.name);
-                add(true, text, "/consumers");
-            }
-            "paused" if it.lag_events > 0 => {
-                let waits = text::thousands(it.lag_events);
-                add(
-                    false,
-                    format!("Consumer {} is paused, {waits} events wait", it.name),
-                    "/consumers",
-                );
-            }
-            _ if it.lag_seconds > BEHIND => {
-                let behind = text::span(it.lag_seconds);
-                add(false, format!("Consumer {} is {behind} behind", it.name), "/consumers");
-            }
-            _ => {}
-        }
-    }
-    let count = |count, one: &str, many: &str| {
-        if count == 1 { format!("1 {one}") } else { format!("{} {many}", text::thousands(count)) }
-    };
-    if trouble.dead > 0 {
-        let text = count(trouble.dead, "event was", "events were");
-        add(true, format!("{text} given up by consumers"), "/dead-letters");
-    }
-    if trouble.failures > 0 {
-        let text = count(trouble.failures, "failure", "failures");
-        add(false, format!("{text} of tables or handlers"), "/failures");
-    }
-    if trouble.quarantine > 0 {
-        let text = count(trouble.quarantine, "body", "bodies");
-        add(false, format!("{text} in quarantine"), "/quarantine");
-    }
-    concerns.sort_by_key(|concern| !concern.bad);
-    concerns
+    let sick = parts.iter().filter(|part| part.status != "ok").map(|part| Concern {
+        bad: part.status == "fail",
+        text: format!("{}: {}", part.name, part.message),
+        about: About::Gateway,
+    });
+    sick.chain(concerns::concerns(consumers, trouble)).collect()
 }
 
 #[cfg(test)]
@@ -190,22 +147,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_to_say_is_said_in_one_sentence() {
-        let concerns = concerns(&[], &[], Trouble::default());
-        assert_eq!((verdict(&concerns).as_str(), mood(&concerns)), ("All is well.", "ok"));
-    }
-
-    #[test]
-    fn the_worst_comes_first() {
-        let trouble = Trouble { dead: 1, failures: 2, quarantine: 1_000 };
-        let concerns = concerns(&[], &[], trouble);
-        let texts: Vec<_> = concerns.iter().map(|concern| concern.text.as_str()).collect();
-        let expected = [
-            "1 event was given up by consumers",
-            "2 failures of tables or handlers",
-            "1,000 bodies in quarantine",
-        ];
-        assert_eq!((texts.as_slice(), mood(&concerns)), (&expected[..], "bad"));
-        assert_eq!(verdict(&concerns), "3 things want a look.");
+    fn a_part_that_fails_is_worse_than_one_that_warns() {
+        let part = |status| PartLine { name: "Disk", status, message: "full".to_owned() };
+        let mood_of = |status| mood(&concerns(&[part(status)], &[], Trouble::default()));
+        assert_eq!(["ok", "warn", "fail"].map(mood_of), ["ok", "warn", "bad"]);
     }
 }

@@ -14,9 +14,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::assets::{ASSETS, Assets};
-use super::nav::{self, Group, Trouble};
+use super::nav::{self, Group};
 use crate::http::admin::access::Scope;
 use crate::http::admin::{Admin, AdminError, Identity, Read};
+use crate::http::concerns::Trouble;
 use crate::store::StoreError;
 
 pub const HTML: &str = "text/html; charset=utf-8";
