@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
+use crate::http::admin::actions::{self, NewConsumer};
 use crate::store::consumer_admin::{self, ConsumerOptions, TargetOptions};
 use crate::store::handlers::Pattern;
 
@@ -232,10 +232,8 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
         Action::List(args) => list(&args).await?,
         Action::Alter(args) => alter(args).await?,
         Action::Untarget(Named { name, flags }) => {
-            act(&flags, "consumer.untarget", &name, json!({}), async |connection| {
-                consumer_admin::unset_target(connection, &name).await
-            })
-            .await?;
+            act(&flags, async |connection, me| actions::unset_target(connection, me, &name).await)
+                .await?;
             println!("{name} is claimed from in SQL now");
         }
         Action::Secret(Named { name, flags }) => {
@@ -248,32 +246,27 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
             println!("{}", secrets.join("\n"));
         }
         Action::Pause { name, because, flags } => {
-            act(&flags, "consumer.pause", &name, json!({"because": because}), async |connection| {
-                consumer_admin::pause(connection, &name, because.as_deref()).await
+            act(&flags, async |connection, me| {
+                actions::pause(connection, me, &name, because.as_deref()).await
             })
             .await?;
             println!("paused {name}");
         }
         Action::Resume(Named { name, flags }) => {
-            act(&flags, "consumer.resume", &name, json!({}), async |connection| {
-                consumer_admin::resume(connection, &name).await
-            })
-            .await?;
+            act(&flags, async |connection, me| actions::resume(connection, me, &name).await)
+                .await?;
             println!("resumed {name}");
         }
         Action::Reset { name, to, flags } => {
-            let cursor =
-                act(&flags, "consumer.reset", &name, json!({"to": to}), async |connection| {
-                    consumer_admin::reset(connection, &name, &to).await
-                });
-            let cursor = cursor.await?;
+            let rewound = act(&flags, async |connection, me| {
+                actions::rewind(connection, me, &name, &to).await
+            });
+            let cursor = rewound.await?;
             println!("{name} goes on after position {cursor}");
         }
         Action::Drop(Named { name, flags }) => {
-            act(&flags, "consumer.drop", &name, json!({}), async |connection| {
-                consumer_admin::drop_consumer(connection, &name).await
-            })
-            .await?;
+            act(&flags, async |connection, me| actions::drop_consumer(connection, me, &name).await)
+                .await?;
             println!("dropped {name}");
         }
     }
@@ -282,12 +275,11 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let CreateArgs { name, start, consumer, target, flags } = args;
-    let (options, target) = (consumer.options(), target.options());
-    let made = act(&flags, "consumer.create", &name, json!({"start": start}), async |connection| {
-        consumer_admin::create(connection, &name, &start, &options, target.as_ref()).await
-    });
+    let new = NewConsumer { name, start, options: consumer.options(), target: target.options() };
+    let made =
+        act(&flags, async |connection, me| actions::create_consumer(connection, me, &new).await);
     let (cursor, secret) = made.await?;
-    println!("made {name}, which begins after position {cursor}");
+    println!("made {}, which begins after position {cursor}", new.name);
     tell_secret(secret);
     Ok(())
 }
@@ -295,11 +287,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn alter(args: AlterArgs) -> anyhow::Result<()> {
     let AlterArgs { name, consumer, target, flags } = args;
     let (options, target) = (consumer.options(), target.options());
-    let altered = act(&flags, "consumer.alter", &name, json!({}), async |connection| {
-        // A secret that is known already is not shown again unasked.
-        let fresh = consumer_admin::secrets(connection, &name).await?.is_empty();
-        let secret = consumer_admin::alter(connection, &name, &options, target.as_ref()).await?;
-        Ok(secret.filter(|_| fresh))
+    let altered = act(&flags, async |connection, me| {
+        actions::alter_consumer(connection, me, &name, &options, target.as_ref()).await
     });
     tell_secret(altered.await?);
     println!("changed {name}");

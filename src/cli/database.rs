@@ -1,13 +1,13 @@
 //! What commands that go straight to the database share: the way to it, and its words for people.
-//! What they ask stands in `store`.
+//! What they ask stands in `store`, what they do in
+//! `http::admin::actions`.
 
-use serde_json::{Value, json};
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{Connection, PgConnection};
 
 use super::flags::SettingFlags;
+use crate::http::admin::AdminError;
 use crate::startup::Backend;
-use crate::store::audit;
 
 /// A connection to the gateway's database.
 pub async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
@@ -15,41 +15,20 @@ pub async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
     Ok(Backend::attach(&settings.database)?.direct.connect().await?)
 }
 
-/// Does something, and notes it in the audit log in the same transaction.
+/// Does something that the audit log tells of, in one transaction, as whoever runs the command.
 pub async fn act<T>(
     flags: &SettingFlags,
-    action: &str,
-    subject: &str,
-    detail: Value,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    work: impl AsyncFnOnce(&mut PgConnection, &str) -> Result<T, AdminError>,
 ) -> anyhow::Result<T> {
     let mut connection = connect(flags).await?;
     let mut transaction = connection.begin().await?;
-    let done = said(work(&mut transaction).await)?;
-    audit::record(&mut transaction, &operator(), action, subject, &detail).await?;
+    let done = work(&mut transaction, &operator()).await?;
     transaction.commit().await?;
     Ok(done)
 }
 
-/// As `act`, but there may be nothing to do it to: then `work` says false, and nothing is noted.
-pub async fn act_if_there(
-    flags: &SettingFlags,
-    action: &str,
-    subject: &str,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<bool, sqlx::Error>,
-) -> anyhow::Result<bool> {
-    let mut connection = connect(flags).await?;
-    let mut transaction = connection.begin().await?;
-    let done = said(work(&mut transaction).await)?;
-    if done {
-        audit::record(&mut transaction, &operator(), action, subject, &json!({})).await?;
-        transaction.commit().await?;
-    }
-    Ok(done)
-}
-
 /// Who runs the command, as the audit log calls them.
-pub fn operator() -> String {
+fn operator() -> String {
     let user = nix::unistd::Uid::effective();
     let name = nix::unistd::User::from_uid(user).ok().flatten();
     format!("cli:{}", name.map_or_else(|| user.to_string(), |user| user.name))

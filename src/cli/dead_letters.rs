@@ -4,8 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
-use sqlx::PgConnection;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -14,6 +13,7 @@ use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
 use super::terminal::harmless;
+use crate::http::admin::actions;
 use crate::store::consumer_admin::{self, Selection};
 
 /// Most that are listed where nothing else is said.
@@ -86,16 +86,6 @@ impl Which {
     fn selection(&self) -> Selection<'_> {
         Selection { consumer: &self.consumer, position: self.position, since: self.since }
     }
-
-    async fn act(
-        &self,
-        action: &str,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<i64, sqlx::Error>,
-    ) -> anyhow::Result<i64> {
-        let since = self.since.and_then(|since| since.format(&Rfc3339).ok());
-        let detail = json!({"position": self.position, "since": since});
-        act(&self.flags, action, &self.consumer, detail, work).await
-    }
 }
 
 fn time_of(text: &str) -> Result<OffsetDateTime, String> {
@@ -112,27 +102,19 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
             show(&consumer, position, json, &flags).await?;
         }
         Action::Retry(which) => {
-            let done = which.act("dead_letters.retry", async |connection| {
-                consumer_admin::retry_dead_letters(connection, which.selection()).await
+            let done = act(&which.flags, async |connection, me| {
+                actions::retry_dead_letters(connection, me, which.selection()).await
             });
-            told(done.await?, &which, "will be tried again now")?;
+            println!("{} will be tried again now", done.await?);
         }
         Action::Discard(which) => {
-            let done = which.act("dead_letters.discard", async |connection| {
-                consumer_admin::discard_dead_letters(connection, which.selection()).await
+            let done = act(&which.flags, async |connection, me| {
+                actions::discard_dead_letters(connection, me, which.selection()).await
             });
-            told(done.await?, &which, "discarded")?;
+            println!("{} discarded", done.await?);
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn told(count: i64, which: &Which, what: &str) -> anyhow::Result<()> {
-    if let (0, Some(position)) = (count, which.position) {
-        anyhow::bail!("{} has no dead letter at position {position}", which.consumer);
-    }
-    println!("{count} {what}");
-    Ok(())
 }
 
 async fn list(

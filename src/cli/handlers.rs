@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
 use sqlx::PgConnection;
 
-use super::database::{act, act_if_there, connect};
+use super::database::{act, connect};
 use super::flags::SettingFlags;
 use super::table;
+use crate::http::admin::actions;
 use crate::store::failures;
 use crate::store::handlers::{self, NewHandler, Policy};
 
@@ -109,34 +109,23 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
                 timeout: args.timeout,
                 max_attempts: args.max_attempts,
             };
-            let detail = json!({"pattern": args.pattern, "policy": handler.policy.as_str()});
-            let made =
-                act(&args.flags, "handler.register", &args.function, detail, async |connection| {
-                    handlers::register(connection, &handler).await
-                });
+            let made = act(&args.flags, async |connection, me| {
+                actions::register_handler(connection, me, &handler).await
+            });
             let name = made.await?;
             println!("registered {name}");
         }
         Action::List(args) => list(&mut connect(&args.flags).await?).await?,
         Action::Drop { name, flags } => {
-            let dropped = act_if_there(&flags, "handler.drop", &name, async |connection| {
-                handlers::drop_handler(connection, &name).await
-            });
-            if !dropped.await? {
-                anyhow::bail!("there is no handler {name:?}: see tollgate handlers list");
-            }
+            act(&flags, async |connection, me| actions::drop_handler(connection, me, &name).await)
+                .await?;
             println!("dropped {name}");
         }
         Action::Failures(args) => list_failures(&mut connect(&args.flags).await?).await?,
         Action::Retry { failure, name, flags } => {
-            let subject = name.as_deref().unwrap_or_default();
-            let due = act(
-                &flags,
-                "failures.retry",
-                subject,
-                json!({"failure": failure}),
-                async |connection| failures::retry(connection, failure, name.as_deref()).await,
-            );
+            let due = act(&flags, async |connection, me| {
+                actions::retry_failures(connection, me, failure, name.as_deref()).await
+            });
             let due = due.await?;
             println!("{due} will be tried again now");
         }

@@ -5,18 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use rand::rngs::SysRng;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::database::{act, act_if_there, connect, operator, said};
+use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
-use crate::store::tokens::{self, Hashed, Holder, Scope};
-
-/// What every token begins with, so that one that got somewhere by mistake is recognised.
-const PREFIX: &str = "tollgate_";
+use crate::http::admin::actions;
+use crate::store::tokens::{self, Holder, Scope};
 
 /// Make, list and revoke tokens for the dashboard and the admin API
 #[derive(Debug, clap::Args)]
@@ -90,12 +87,8 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
         Action::Create(args) => create(args).await?,
         Action::List { json, flags } => list(json, &flags).await?,
         Action::Revoke { name, flags } => {
-            let revoked = act_if_there(&flags, "token.revoke", &name, async |connection| {
-                tokens::revoke(connection, &name).await
-            });
-            if !revoked.await? {
-                anyhow::bail!("there is no token {name:?}: see tollgate tokens list");
-            }
+            act(&flags, async |connection, me| actions::revoke_token(connection, me, &name).await)
+                .await?;
             println!("revoked {name}");
         }
     }
@@ -104,15 +97,12 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let CreateArgs { name, scope, expires, flags } = args;
-    tokens::check_name(&name).map_err(|expected| anyhow::anyhow!("{name:?}: {expected}"))?;
-    let token = tokens::random_text(PREFIX, &mut SysRng)?;
     let holder = Holder { name, scope: scope.into() };
-    let lifetime = expires.map(|expires| expires.as_secs_f64());
-    let detail = json!({"scope": holder.scope.as_str(), "lifetime_seconds": lifetime});
-    let made = act(&flags, "token.create", &holder.name, detail, async |connection| {
-        tokens::create(connection, &holder, &Hashed::of(&token), &operator(), lifetime).await
+    let days = expires.map(|expires| expires.as_secs_f64() / 86_400.0);
+    let made = act(&flags, async |connection, me| {
+        actions::create_token(connection, me, &holder, days).await
     });
-    made.await?;
+    let token = made.await?;
     println!("{token}");
     Ok(())
 }

@@ -22,8 +22,9 @@ use crate::{stdout, tollgate};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Examples of the README that are not run here, by how they begin, and why.
-const NOT_HERE: [(&str, &str); 4] = [
+const NOT_HERE: [(&str, &str); 5] = [
     ("make ", "CI runs them"),
+    ("curl ", "tests/admin runs them"),
     ("cargo bench ", "takes an hour; its flags are parsed by the benchmark's own tests"),
     ("stripe listen ", "needs an account at Stripe"),
     ("stripe trigger ", "needs an account at Stripe"),

@@ -222,8 +222,8 @@ async fn a_token_made_on_the_page_is_shown_once_works_and_ends() {
     let session = Session::begin(&app, TOKEN).await;
     let made = session.post("/tokens", &[("name", "ci"), ("scope", "read"), ("days", "30")]).await;
     assert_eq!((made.status, made.header("set-cookie")), (200, None));
-    let at = made.body.find("tg_").unwrap();
-    let token = &made.body[at..at + "tg_".len() + 64];
+    let at = made.body.find("tollgate_").unwrap();
+    let token = &made.body[at..at + "tollgate_".len() + 64];
     let works = |request: RequestBuilder| request.bearer_auth(token);
     assert_eq!(app.ask("GET", "/api/v1/whoami", works).await.status, 200);
     assert!(!session.get("/tokens").await.body.contains(token));

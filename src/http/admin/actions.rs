@@ -1,4 +1,4 @@
-//! What a button of the dashboard or a POST of the API does: the action, and the line of the audit log
+//! What a button of the dashboard, a POST of the API or a command does: the action, and the line of the audit log
 //! that tells of it, in one transaction. Who may do it is checked before, by `access`.
 
 use rand::rngs::SysRng;
@@ -7,12 +7,16 @@ use sqlx::PgConnection;
 
 use super::AdminError;
 use crate::store::consumer_admin::{self, ConsumerOptions, Selection, TargetOptions};
+use crate::store::handlers::NewHandler;
 use crate::store::reprocess::{self, Again, Redelivered};
 use crate::store::tokens::{self, Hashed, Holder};
 use crate::store::{audit, failures, handlers};
 
 /// Longest lifetime of a token, in days.
 const TOKEN_DAYS: f64 = 3660.0;
+
+/// What every token begins with, so that one that got somewhere by mistake is recognised.
+const TOKEN_PREFIX: &str = "tollgate_";
 
 /// Longest reason for a pause, in bytes.
 const REASON: usize = 500;
@@ -93,6 +97,33 @@ pub async fn create_consumer(
     Ok(made)
 }
 
+/// Changes what is given of a consumer, all of it or nothing; returns the signing secret of a push that
+/// had none before. One that is known already is not shown again unasked.
+pub async fn alter_consumer(
+    connection: &mut PgConnection,
+    actor: &str,
+    consumer: &str,
+    options: &ConsumerOptions,
+    target: Option<&TargetOptions>,
+) -> Result<Option<String>, AdminError> {
+    let consumer = plain("consumer", consumer)?;
+    let fresh = consumer_admin::secrets(connection, consumer).await?.is_empty();
+    let secret = consumer_admin::alter(connection, consumer, options, target).await?;
+    let detail = json!({ "target": target.is_some() });
+    audit::record(connection, actor, "consumer.alter", consumer, &detail).await?;
+    Ok(secret.filter(|_| fresh))
+}
+
+/// Leaves a consumer to workers that claim in SQL.
+pub async fn unset_target(
+    connection: &mut PgConnection,
+    actor: &str,
+    consumer: &str,
+) -> Result<(), AdminError> {
+    consumer_admin::unset_target(connection, plain("consumer", consumer)?).await?;
+    Ok(audit::record(connection, actor, "consumer.untarget", consumer, &json!({})).await?)
+}
+
 /// Ends a consumer, with all that it has not done.
 pub async fn drop_consumer(
     connection: &mut PgConnection,
@@ -163,6 +194,20 @@ pub async fn retry_failures(
     Ok(done)
 }
 
+/// Has a function called with every new event that fits; returns the handler's name.
+pub async fn register_handler(
+    connection: &mut PgConnection,
+    actor: &str,
+    new: &NewHandler<'_>,
+) -> Result<String, AdminError> {
+    let name = handlers::register(connection, new).await?;
+    let detail = json!({
+        "pattern": new.pattern, "function": new.function, "policy": new.policy.as_str(),
+    });
+    audit::record(connection, actor, "handler.register", &name, &detail).await?;
+    Ok(name)
+}
+
 /// Ends the calls of a handler.
 pub async fn drop_handler(
     connection: &mut PgConnection,
@@ -188,7 +233,7 @@ pub async fn create_token(
             "days: expected more than 0, at most {TOKEN_DAYS}"
         )));
     }
-    let token = tokens::random_text("tg_", &mut SysRng).map_err(|_| AdminError::Internal)?;
+    let token = tokens::random_text(TOKEN_PREFIX, &mut SysRng).map_err(|_| AdminError::Internal)?;
     let lifetime = days.map(|days| days * 86_400.0);
     tokens::create(connection, holder, &Hashed::of(&token), actor, lifetime).await.map_err(
         |error| match AdminError::from(error) {
