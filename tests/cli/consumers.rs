@@ -207,11 +207,7 @@ async fn mistakes_are_named_with_what_to_do() {
         (&["dead-letters", "retry", "app"], 2, "--all"),
         (&["dead-letters", "retry", "app", "1", "--all"], 2, "cannot be used"),
         (&["dead-letters", "retry", "app", "--since", "noon"], 2, "2026-01-31T12:00:00Z"),
-        (
-            &["dead-letters", "retry", "app", "17"],
-            1,
-            "there is no dead letter of app at position 17",
-        ),
+        (&["dead-letters", "retry", "app", "17"], 1, "no dead letter of app at position 17"),
         (&["dead-letters", "show", "app", "17"], 1, "app has no dead letter at position 17"),
     ] {
         let (was, why) = failed(&app, arguments);
