@@ -14,14 +14,14 @@ use super::{EventFilter, Status};
 /// Events looked at for one page, however few of them fit: it bounds how long a page takes. Fewer
 /// through an index whose order is not that in which they were written: each is on a page of its own.
 const EXAMINED: i64 = 8192;
-const SCATTERED: i64 = 2048;
+const SCATTERED: i64 = 1024;
 
 /// Of events that are known to come into question, and are looked up one by one.
 const LOOKED_UP: i64 = 1024;
 
 /// Objects of one customer, and types of one search, that are searched one by one; beyond that the
 /// log is read from its end.
-const OBJECTS: i32 = 2_000;
+const OBJECTS: i32 = 1_000;
 const TYPES: usize = 100;
 
 /// An event's key in the log, the newest first.
