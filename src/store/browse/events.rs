@@ -41,7 +41,7 @@ pub struct EventLine {
     pub status: String,
 }
 
-/// Events that fit, newest first by what Stripe says of when it made them. Takes 5 to 100 ms at 5 million,
+/// Events that fit, newest first by what Stripe says of when it made them. Takes 5 to 70 ms at 5 million,
 /// whatever the filter (`make bench-browse`): a page for which too much would have to be looked through comes incomplete, with
 /// `searched_until`, and `next` to go on.
 ///

@@ -17,7 +17,7 @@ const EXAMINED: i64 = 8192;
 const SCATTERED: i64 = 1024;
 
 /// Of events that are known to come into question, and are looked up one by one.
-const LOOKED_UP: i64 = 1024;
+const LOOKED_UP: i64 = 512;
 
 /// Objects of one customer, and types of one search, that are searched one by one; beyond that the
 /// log is read from its end.
