@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use super::database::{connect, said};
 use super::flags::SettingFlags;
 use super::table;
-use super::terminal::{harmless, on_one_line};
+use super::terminal::{harmless, on_one_line, second};
 use crate::clock::Clock;
 use crate::store::browse::event::{self, EventDetail};
 use crate::store::browse::events::{self, EventLine};
@@ -289,11 +289,4 @@ fn tell(found: &EventDetail, story: &Timeline) {
     for line in String::from_utf8_lossy(&found.raw).lines() {
         println!("{}", harmless(line));
     }
-}
-
-/// In UTC, as logs have it.
-fn second(at: OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC);
-    let (hour, minute, second) = at.to_hms();
-    format!("{} {hour:02}:{minute:02}:{second:02}", at.date())
 }

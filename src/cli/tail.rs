@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::{sleep, timeout};
 
 use super::flags::SettingFlags;
-use super::terminal::{harmless, no_colour, on_one_line};
+use super::terminal::{harmless, no_colour, on_one_line, second};
 use crate::clock::Clock;
 use crate::consume::wake::{Wake, Waker};
 use crate::shutdown;
@@ -230,11 +230,9 @@ impl Form {
 /// `2026-11-21 20:43:56   --> invoice.paid [evt_1] in_1 acct_1 (test)`, as `stripe listen` shows it.
 fn plain(event: &ReadEvent, colour: bool) -> String {
     let (dim, bold, off) = if colour { ("\x1b[2m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-    let at = event.received_at.to_offset(time::UtcOffset::UTC);
-    let (hour, minute, second) = at.to_hms();
     let mut line = format!(
-        "{dim}{} {hour:02}:{minute:02}:{second:02}{off}   --> {bold}{}{off} {dim}[{}]{off}",
-        at.date(),
+        "{dim}{}{off}   --> {bold}{}{off} {dim}[{}]{off}",
+        second(event.received_at),
         harmless(&event.event_type),
         harmless(&event.id),
     );

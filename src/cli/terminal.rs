@@ -4,6 +4,10 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
+use time::OffsetDateTime;
+
+use crate::http::dashboard::text::is_treacherous;
+
 /// How words stand out, if they do.
 #[derive(Clone, Copy, Debug)]
 pub struct Colours(bool);
@@ -41,16 +45,20 @@ pub fn no_colour() -> bool {
 pub fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Bidirectional marks, line and paragraph separators, and what has no width.
-        let treacherous = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if c.is_control() || treacherous {
+        if is_treacherous(c) {
             let _ = write!(safe, "{}", c.escape_default());
         } else {
             safe.push(c);
         }
     }
     safe
+}
+
+/// `2026-11-21 20:43:56`, in UTC as logs have it.
+pub fn second(at: OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let (hour, minute, second) = at.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02}", at.date())
 }
 
 /// JSON without the white space between its tokens. The rest stays as it is: to read and write it

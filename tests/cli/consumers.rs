@@ -5,23 +5,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::{App, event};
-use crate::{stderr, stdout, tollgate};
-
-/// Runs a command that must work; what it printed.
-fn done(app: &App, arguments: &[&str]) -> String {
-    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    assert_eq!(stderr(&output), "", "{arguments:?}");
-    stdout(&output)
-}
-
-/// Runs one that must fail, and print nothing but why; its exit code, and that.
-fn failed(app: &App, arguments: &[&str]) -> (i32, String) {
-    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
-    assert!(!output.status.success(), "{arguments:?}: {}", stdout(&output));
-    assert_eq!(stdout(&output), "", "{arguments:?}");
-    (output.status.code().unwrap(), stderr(&output))
-}
+use crate::{done, failed};
 
 fn json(app: &App, arguments: &[&str]) -> Value {
     serde_json::from_str(&done(app, arguments)).unwrap()

@@ -5,18 +5,12 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::{App, SECRET, event};
-use crate::{stderr, stdout, tollgate};
-
-fn done(app: &App, arguments: &[&str]) -> String {
-    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
-}
+use crate::{done, failed, stdout, tollgate};
 
 fn refused(app: &App, arguments: &[&str]) -> String {
-    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
-    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{arguments:?}");
-    stderr(&output)
+    let (code, why) = failed(app, arguments);
+    assert_eq!(code, 1, "{arguments:?}");
+    why
 }
 
 fn ids(app: &App, filter: &[&str]) -> Vec<String> {

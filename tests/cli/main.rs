@@ -34,6 +34,22 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Runs a command that must work; what it printed.
+fn done(app: &App, arguments: &[&str]) -> String {
+    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    stdout(&output)
+}
+
+/// Runs one that must fail, and print nothing but why; its exit code, and that.
+fn failed(app: &App, arguments: &[&str]) -> (i32, String) {
+    let output = tollgate(arguments, &[("DATABASE_URL", &app.database_url)]);
+    assert!(!output.status.success(), "{arguments:?}: {}", stdout(&output));
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    (output.status.code().unwrap(), stderr(&output))
+}
+
 #[test]
 fn the_demo_ends_in_a_summary_and_in_order() {
     let data_dir = tempfile::tempdir().unwrap();

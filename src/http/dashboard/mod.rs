@@ -25,7 +25,7 @@ mod overview;
 mod page;
 mod payload;
 mod problems;
-pub(in crate::http) mod text;
+pub(crate) mod text;
 mod tokens;
 mod traffic;
 

@@ -13,18 +13,24 @@ pub const SHORT: usize = 300;
 /// Seconds from which on a day says more than how many days ago it was.
 const LONG_AGO: i64 = 60 * 86_400;
 
+/// Whether a character would not be seen, or would show others in another order than they have, or
+/// give a terminal orders: controls, bidirectional marks, separators of lines, what has no width.
+pub fn is_treacherous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// The text with everything spelt out that would not be seen, or show other characters in another
 /// order than they have: control characters, bidirectional marks, what has no width.
 pub fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let treacherous = matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
         match c {
             '\u{1b}' => safe.push('␛'),
             '\n' | '\t' => safe.push(' '),
-            c if c.is_control() || treacherous => {
+            c if is_treacherous(c) => {
                 let _ = write!(safe, "\\u{{{:x}}}", u32::from(c));
             }
             c => safe.push(c),

@@ -54,9 +54,7 @@ pub async fn find(
     else {
         return Ok(None);
     };
-    let raw =
-        sqlx::query_scalar("SELECT raw FROM tollgate.event_log WHERE created = $1 AND id = $2");
-    let raw: Option<Vec<u8>> = raw.bind(key.0).bind(&key.1).fetch_optional(connection).await?;
+    let raw = bodies(connection, std::slice::from_ref(&event)).await?.pop();
     Ok(raw.map(|raw| EventDetail {
         event,
         bytes: raw.len(),
