@@ -39,5 +39,6 @@ pub mod shutdown;
 pub mod startup;
 pub mod store;
 pub mod stripe;
+pub mod sync;
 pub mod telemetry;
 pub mod traces;

@@ -4,6 +4,7 @@
 mod admin;
 mod backend;
 mod spans;
+pub mod stripe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub struct Gateway {
     lanes: Arc<Lanes>,
     /// Maintenance, retries, deliveries to consumers.
     background: JoinHandle<()>,
+    /// What Stripe is asked for, if there is a key.
+    asking: Option<JoinHandle<()>>,
     background_stop: CancellationToken,
     phase: Phase,
     pool: PgPool,
@@ -122,6 +125,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let (background, wake, tally) =
             in_background(&settings, &pool, &backend.direct, &clock, &commit, &traces, &stop);
+        let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
         let phase = Phase::default();
         let parts = Parts {
             pool: pool.clone(),
@@ -167,6 +171,7 @@ impl Gateway {
             server_handle,
             lanes,
             background,
+            asking,
             background_stop: stop,
             phase,
             pool,
@@ -212,7 +217,13 @@ impl Gateway {
         self.server.await.context("the HTTP server failed")??;
         let written = timeout(self.shutdown_timeout, self.lanes.drain()).await;
         self.background_stop.cancel();
-        let ended = timeout(self.shutdown_timeout, self.background).await;
+        let ended = timeout(self.shutdown_timeout, async {
+            if let Some(asking) = self.asking {
+                asking.await?;
+            }
+            self.background.await
+        });
+        let ended = ended.await;
         spans::stop(self.traces, self.shutdown_timeout).await;
         // Late, so that the way down can be watched.
         if let Some(admin) = self.admin {

@@ -32,8 +32,11 @@ impl Args for SettingFlags {
             } else {
                 format!(" [default: {}]", setting.default)
             };
+            // As the Stripe CLI calls it.
+            let alias = (setting.key == "stripe_api_base").then_some("api-base");
             Arg::new(setting.key)
                 .long(setting.key.replace('_', "-"))
+                .visible_aliases(alias)
                 .value_name("VALUE")
                 .help_heading("Settings")
                 .help(format!("{} [env: {}]{default}", setting.help, setting.variable))

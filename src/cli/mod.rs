@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, and what they share. Commands speak on standard
 //! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
 
+mod backfill;
 mod check;
 mod completions;
 mod consumers;
@@ -16,13 +17,17 @@ mod man;
 mod migrate;
 mod psql;
 mod rebuild;
+mod reconcile;
 mod replay;
 mod serve;
 mod status;
+mod stripe;
 mod table;
 mod tail;
 mod terminal;
 mod tokens;
+mod verify;
+mod when;
 
 use std::process::ExitCode;
 
@@ -60,6 +65,9 @@ enum Command {
     Consumers(consumers::ConsumersArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Rebuild(rebuild::RebuildArgs),
+    Reconcile(reconcile::ReconcileArgs),
+    Backfill(backfill::BackfillArgs),
+    Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
     Tail(tail::TailArgs),
@@ -90,6 +98,9 @@ pub fn main() -> ExitCode {
             Command::Consumers(args) => consumers::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
+            Command::Reconcile(args) => reconcile::run(args).await,
+            Command::Backfill(args) => backfill::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Events(args) => events::run(args).await,
             Command::Tail(args) => tail::run(args).await,

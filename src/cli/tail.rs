@@ -3,7 +3,6 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::flags::SettingFlags;
 use super::terminal::{harmless, no_colour, on_one_line, second};
+use super::when::Since;
 use crate::clock::Clock;
 use crate::consume::wake::{Wake, Waker};
 use crate::shutdown;
@@ -61,41 +61,6 @@ pub struct TailArgs {
     once: bool,
     #[command(flatten)]
     flags: SettingFlags,
-}
-
-/// Where to begin, as given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Earliest,
-    Ago(Duration),
-    At(OffsetDateTime),
-}
-
-impl FromStr for Since {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "earliest" {
-            return Ok(Self::Earliest);
-        }
-        let ago = humantime::parse_duration(text).map(Self::Ago);
-        ago.or_else(|_| OffsetDateTime::parse(text, &Rfc3339).map(Self::At)).map_err(|_| {
-            "expected a time span, a time or earliest: 90s, 1h, 2d, 2026-01-01T00:00:00Z".to_owned()
-        })
-    }
-}
-
-impl Since {
-    /// The time meant; none for all there is. Nothing was received before 1970, and the database
-    /// cannot count back as far as a time span can.
-    fn time(self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        let time = match self {
-            Self::Earliest => None,
-            Self::Ago(span) => time::Duration::try_from(span).ok().and_then(|s| now.checked_sub(s)),
-            Self::At(time) => Some(time),
-        };
-        time.filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
-    }
 }
 
 pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
@@ -280,24 +245,4 @@ fn json(event: &ReadEvent) -> String {
         event: serde_json::from_slice(&body).ok(),
     };
     serde_json::to_string(&line).expect("texts and numbers are always JSON")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_a_span_a_time_or_earliest() {
-        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-        let time = |text: &str| text.parse::<Since>().map(|since| since.time(now));
-        let at = |seconds| Ok(Some(OffsetDateTime::from_unix_timestamp(seconds).unwrap()));
-        assert_eq!(time("1h"), at(1_799_996_400));
-        assert_eq!(time("2026-01-01T01:00:00+01:00"), at(1_767_225_600));
-        for everything in ["earliest", "9999years", "0001-01-01T00:00:00Z", "500000000000years"] {
-            assert_eq!(time(everything), Ok(None), "{everything}");
-        }
-        for wrong in ["", "yesterday", "1", "-1h", "2026-01-01"] {
-            assert!(time(wrong).is_err(), "{wrong}");
-        }
-    }
 }

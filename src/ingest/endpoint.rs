@@ -116,6 +116,16 @@ impl Endpoints {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The endpoint that an event would have come to which no webhook brought: the one for its
+    /// account alone, else the one named default, else the first that takes it.
+    pub fn home_of(&self, event: &Envelope) -> &str {
+        let fitting = || self.iter().filter(|endpoint| endpoint.objection(event).is_none());
+        let own = fitting().find(|endpoint| endpoint.account.is_some());
+        let default = || fitting().find(|endpoint| endpoint.name.as_str() == EndpointName::DEFAULT);
+        let home = own.or_else(default).or_else(|| fitting().next());
+        home.map_or(EndpointName::DEFAULT, |endpoint| endpoint.name.as_str())
+    }
 }
 
 impl FromIterator<Endpoint> for Endpoints {

@@ -91,6 +91,30 @@ pub fn collector(text: &str) -> Result<Url, Expected> {
     })
 }
 
+/// The base of an API's addresses, without a path: https, or http to this machine itself, since a key
+/// goes with each request.
+pub fn api_base(text: &str) -> Result<Url, Expected> {
+    let url: Option<Url> = text.trim().parse().ok();
+    let local = |url: &Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let usable = |url: &Url| {
+        (url.scheme() == "https" || (url.scheme() == "http" && local(url)))
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    url.filter(usable).ok_or_else(|| {
+        "expected https://host without a path; http:// only to localhost, for tests".into()
+    })
+}
+
+/// A number of requests per second.
+pub fn rate(text: &str) -> Result<f64, Expected> {
+    let rate = text.trim().parse().ok().filter(|rate| (0.1..=10_000.0).contains(rate));
+    rate.ok_or_else(|| "expected requests per second from 0.1 to 10000, for example 20".into())
+}
+
 /// Headers as in `a=1,b=2`, values percent-encoded
 /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
 pub fn headers(text: &str) -> Result<HeaderMap, Expected> {

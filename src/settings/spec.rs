@@ -154,6 +154,35 @@ pub const ALL: &[Setting] = &[
         "false",
         "Whether pushes may go to private addresses other than the gateway's own host",
     ),
+    secret(
+        "stripe_api_key",
+        "STRIPE_API_KEY",
+        "Key to ask Stripe's API with, sk_… or better a restricted rk_…: fetches events that no webhook brought, and mends tables",
+    ),
+    setting(
+        "stripe_api_base",
+        "TOLLGATE_STRIPE_API_BASE",
+        "https://api.stripe.com",
+        "Where that API is",
+    ),
+    setting(
+        "stripe_api_rate",
+        "TOLLGATE_STRIPE_API_RATE",
+        "20",
+        "Requests per second to it, over all replicas; Stripe allows 100 in live mode, 25 in a sandbox",
+    ),
+    setting(
+        "stripe_connect",
+        "TOLLGATE_STRIPE_CONNECT",
+        "false",
+        "Whether to ask for connected accounts, too",
+    ),
+    setting(
+        "reconcile_interval",
+        "TOLLGATE_RECONCILE_INTERVAL",
+        "5m",
+        "How often the log is compared with Stripe's list of events, if there is a key; off for never",
+    ),
     setting("max_body", "TOLLGATE_MAX_BODY", "1MiB", "Largest body; beyond that the answer is 413"),
     setting("body_timeout", "TOLLGATE_BODY_TIMEOUT", "15s", "How long a body may take to arrive"),
     setting(

@@ -18,12 +18,18 @@ use crate::stripe::event::{Envelope, EventId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Webhook,
+    /// Fetched from Stripe's API, because no webhook had brought it or to mend a row.
+    Reconcile,
+    /// An object that Stripe listed.
+    Backfill,
 }
 
 impl Source {
     fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::Reconcile => "reconcile",
+            Self::Backfill => "backfill",
         }
     }
 }

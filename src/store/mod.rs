@@ -21,6 +21,7 @@ pub mod reading;
 pub mod rebuild;
 pub mod reprocess;
 pub mod status;
+pub mod sync;
 pub mod tokens;
 pub mod traces;
 pub mod traffic;

@@ -2,12 +2,13 @@
 //! high the event stands among those of the object. Which of them wins is `order`'s.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use serde_json::value::RawValue;
 
 use super::event::Envelope;
 use super::kinds::Kind;
-use super::lenient::{members, string};
+use super::lenient::{members, members_until, string};
 use super::order::Phase;
 
 /// An object in the state that an event shows.
@@ -118,6 +119,19 @@ fn reference(value: &RawValue) -> Option<String> {
         }
     });
     id
+}
+
+/// The member `id` of an object, which stands at its front; empty if it has none.
+pub fn identity_of(json: &str) -> String {
+    let mut id = None;
+    members_until(json, |key, value| {
+        if key == "id" {
+            id = string(value);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    id.unwrap_or_default()
 }
 
 /// JSON as jsonb can hold it: the escapes of NUL and of lone surrogates, which no Postgres text

@@ -1,6 +1,7 @@
 //! When two renderings of an object count as equal, and what an object was before an event.
 //! Texts for comparison only: which comparison proves what is decided in `chain` and `pairwise`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::{Map, Number, Value};
@@ -74,6 +75,17 @@ pub(super) fn at(object: &Value, previous: Option<&Value>, path: &[&str]) -> Str
     let metadata = path.last() == Some(&METADATA);
     write_value(&mut out, is.unwrap_or(&Value::Null), was, metadata);
     out
+}
+
+/// The members in which two states of an object differ, in order; those that differ from one
+/// rendering to the next do not count.
+pub fn differences(one: &Value, other: &Value) -> Vec<String> {
+    let (Value::Object(left), Value::Object(right)) = (one, other) else {
+        return if canonical(one) == canonical(other) { Vec::new() } else { vec![String::new()] };
+    };
+    let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let differs = |key: &str| !volatile(key) && at(one, None, &[key]) != at(other, None, &[key]);
+    keys.into_iter().filter(|key| differs(key)).cloned().collect()
 }
 
 fn volatile(key: &str) -> bool {

@@ -25,6 +25,7 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use canonical::canonical;
+pub use canonical::differences;
 use chain::{Circuit, Finding};
 pub use json::Json;
 

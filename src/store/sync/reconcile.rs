@@ -1,0 +1,192 @@
+//! How far the log has been compared with Stripe's list of events, and what was missing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgPool, Row};
+use time::OffsetDateTime;
+
+use crate::store::StoreError;
+use crate::store::connect::within;
+use crate::store::events::NewEvent;
+
+/// Longest wait for a statement.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How far an account's events have been compared. Times of Stripe's are by its own clock.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Everything that Stripe listed up to here.
+    pub watermark: OffsetDateTime,
+    /// As the watermark, of the last run that looked at every event on its way.
+    pub swept_to: OffsetDateTime,
+    /// Whether that was longer ago than a day.
+    pub sweep_is_due: bool,
+}
+
+/// How far an account's events have been compared. If never, from when the schema was made: what
+/// happened before that is not this gateway's to miss.
+pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach, StoreError> {
+    let row = within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            "INSERT INTO tollgate.reconciliations AS r (account, livemode, watermark, swept_to, swept_at, started_at)
+             SELECT $1, $2, m.first, m.first, clock_timestamp(), clock_timestamp()
+             FROM (SELECT date_trunc('second', min(installed_on)) AS first FROM tollgate.migrations) m
+             ON CONFLICT (account, livemode) DO UPDATE SET started_at = excluded.started_at
+             RETURNING watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due",
+        )
+        .bind(account)
+        .bind(livemode)
+        .fetch_one(connection)
+        .await
+    })
+    .await?;
+    Ok(Reach {
+        watermark: row.try_get("watermark")?,
+        swept_to: row.try_get("swept_to")?,
+        sweep_is_due: row.try_get("sweep_is_due")?,
+    })
+}
+
+/// Notes that everything up to `watermark` has been compared; `swept` if every event on the way was.
+pub async fn reached(
+    pool: &PgPool,
+    account: &str,
+    livemode: bool,
+    watermark: OffsetDateTime,
+    swept: bool,
+) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            "UPDATE tollgate.reconciliations SET watermark = greatest(watermark, $3),
+                swept_to = CASE WHEN $4 THEN greatest(swept_to, $3) ELSE swept_to END,
+                swept_at = CASE WHEN $4 THEN clock_timestamp() ELSE swept_at END,
+                succeeded_at = clock_timestamp(), failed_at = NULL, error = NULL
+             WHERE account = $1 AND livemode = $2",
+        )
+        .bind(account)
+        .bind(livemode)
+        .bind(watermark)
+        .bind(swept)
+        .execute(connection)
+        .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Notes that a run failed.
+pub async fn failed(
+    pool: &PgPool,
+    account: &str,
+    livemode: bool,
+    error: &str,
+) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            "UPDATE tollgate.reconciliations SET failed_at = clock_timestamp(), error = left($3, 2000)
+             WHERE account = $1 AND livemode = $2",
+        )
+        .bind(account)
+        .bind(livemode)
+        .bind(error.replace('\0', "\u{fffd}"))
+        .execute(connection)
+        .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Which of these events the log has, in their order.
+pub async fn known(pool: &PgPool, events: &[NewEvent]) -> Result<Vec<bool>, StoreError> {
+    let (createds, ids): (Vec<_>, Vec<_>) =
+        events.iter().map(|it| (it.envelope.created, it.envelope.id.as_str())).unzip();
+    let known = within(pool, LIMIT, async |connection| {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM tollgate.event_log l WHERE l.created = $1[n.at] AND l.id = $2[n.at])
+             FROM generate_series(1, cardinality($2)) AS n (at) ORDER BY n.at",
+        )
+        .bind(&createds)
+        .bind(&ids)
+        .fetch_all(connection)
+        .await
+    });
+    Ok(known.await?)
+}
+
+/// What was missing.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    pub since: OffsetDateTime,
+    pub until: OffsetDateTime,
+    pub events: i64,
+    /// Of these, how many were older than a minute.
+    pub late: i64,
+    pub types: BTreeMap<String, i64>,
+}
+
+/// Keeps what was missing, for people to see.
+pub async fn keep_gap(
+    pool: &PgPool,
+    account: &str,
+    livemode: bool,
+    gap: &Gap,
+) -> Result<(), StoreError> {
+    let types = serde_json::to_string(&gap.types).unwrap_or_else(|_| "{}".to_owned());
+    within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            "INSERT INTO tollgate.gaps (account, livemode, since, until, events, late, types)
+             VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)",
+        )
+        .bind(account)
+        .bind(livemode)
+        .bind(gap.since)
+        .bind(gap.until)
+        .bind(gap.events)
+        .bind(gap.late)
+        .bind(types)
+        .execute(connection)
+        .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// How reconciling went, over all accounts: for status and metrics.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Standing {
+    pub accounts: i64,
+    /// Seconds since the account that is furthest behind was last compared to the end.
+    pub behind_seconds: f64,
+    /// What the last run of an account failed with, if one did.
+    pub error: Option<String>,
+    /// Gaps of the last day, and the late events in them.
+    pub gaps: i64,
+    pub late_events: i64,
+}
+
+/// How reconciling goes; none if it never ran.
+pub async fn standing(connection: &mut PgConnection) -> Result<Option<Standing>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT count(*) AS accounts, max(error) AS error,
+                extract(epoch FROM clock_timestamp() - min(coalesce(r.succeeded_at, r.started_at)))::float8 AS behind,
+                (SELECT count(*) FROM tollgate.gaps g WHERE g.found_at > clock_timestamp() - interval '1 day') AS gaps,
+                (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
+                 WHERE g.found_at > clock_timestamp() - interval '1 day') AS late
+         FROM tollgate.reconciliations r",
+    )
+    .fetch_one(connection)
+    .await?;
+    let accounts: i64 = row.try_get("accounts")?;
+    let standing = |row: &PgRow| -> Result<Standing, sqlx::Error> {
+        Ok(Standing {
+            accounts,
+            behind_seconds: row.try_get::<Option<_>, _>("behind")?.unwrap_or_default(),
+            error: row.try_get("error")?,
+            gaps: row.try_get("gaps")?,
+            late_events: row.try_get("late")?,
+        })
+    };
+    if accounts == 0 { Ok(None) } else { standing(&row).map(Some) }
+}

@@ -1,0 +1,117 @@
+//! Thin events, which name an object and do not show it: a consumer of the gateway's own, from which
+//! they are claimed one batch at a time, with retries and dead letters like any consumer's.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use time::OffsetDateTime;
+
+use crate::store::StoreError;
+use crate::store::connect::within;
+
+/// Longest wait for a statement.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the consumer is called.
+pub const CONSUMER: &str = "tollgate-thin-events";
+
+/// Makes the consumer, if it is not there: of all thin events, from the first on.
+pub async fn make_consumer(pool: &PgPool) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        // The types of thin events begin with the version of the API that their objects are of.
+        sqlx::query(
+            "SELECT tollgate.create_consumer($1, types => '{v1.*,v2.*}', start => 'earliest', if_not_exists => true)",
+        )
+        .bind(CONSUMER)
+        .execute(connection)
+        .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// A thin event.
+#[derive(Clone, Debug)]
+pub struct Thin {
+    pub claim: i64,
+    pub position: i64,
+    pub event_id: String,
+    pub attempt: i32,
+    pub livemode: bool,
+    /// The body as received.
+    pub raw: Vec<u8>,
+}
+
+/// Claims some.
+pub async fn claim(pool: &PgPool, most: i32) -> Result<Vec<Thin>, StoreError> {
+    let rows = within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            r#"SELECT c.claim, c."position", c.event_id, c.attempt, e.livemode, e.raw
+               FROM tollgate.claim($1, $2, bodies => false) c JOIN tollgate.events e ON e."position" = c."position""#,
+        )
+        .bind(CONSUMER)
+        .bind(most)
+        .fetch_all(connection)
+        .await
+    })
+    .await?;
+    let thin = |row: &PgRow| -> Result<Thin, sqlx::Error> {
+        Ok(Thin {
+            claim: row.try_get("claim")?,
+            position: row.try_get("position")?,
+            event_id: row.try_get("event_id")?,
+            attempt: row.try_get("attempt")?,
+            livemode: row.try_get("livemode")?,
+            raw: row.try_get("raw")?,
+        })
+    };
+    Ok(rows.iter().map(thin).collect::<Result<_, _>>()?)
+}
+
+/// Is done with one.
+pub async fn ack(pool: &PgPool, thin: &Thin) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        let ack = sqlx::query("SELECT tollgate.ack($1, $2)").bind(thin.claim);
+        ack.bind(vec![thin.position]).execute(connection).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Could not do one: again after some time, the consumer's own if none is given, or never.
+pub async fn nack(
+    pool: &PgPool,
+    thin: &Thin,
+    error: &str,
+    retry_in: Option<Duration>,
+    permanent: bool,
+) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        sqlx::query("SELECT tollgate.nack($1, $2, $3, make_interval(secs => $4), $5)")
+            .bind(thin.claim)
+            .bind(thin.position)
+            .bind(error.replace('\0', "\u{fffd}"))
+            .bind(retry_in.map(|wait| wait.as_secs_f64()))
+            .bind(permanent)
+            .execute(connection)
+            .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Whether an event of this id, made about that time, is in the log.
+pub async fn has_event(pool: &PgPool, id: &str, about: OffsetDateTime) -> Result<bool, StoreError> {
+    let found = within(pool, LIMIT, async |connection| {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM tollgate.event_log l WHERE l.id = $1
+                AND l.created BETWEEN $2 - interval '1 hour' AND $2 + interval '1 hour')",
+        )
+        .bind(id)
+        .bind(about)
+        .fetch_one(connection)
+        .await
+    });
+    Ok(found.await?)
+}

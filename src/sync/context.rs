@@ -1,0 +1,96 @@
+//! What every duty of `sync` works with, and how what Stripe showed becomes an event.
+
+use bytes::Bytes;
+use sqlx::PgPool;
+
+use super::client::{API_VERSION, Client};
+use super::error::SyncError;
+use super::inlet::Inlet;
+use crate::ingest::Endpoints;
+use crate::ingest::queue::Outcome;
+use crate::store::events::{NewEvent, Source};
+use crate::store::sync::lease;
+use crate::stripe::event::Envelope;
+use crate::stripe::snapshot_event::Seen;
+
+/// How long a process that says nothing keeps a duty. More than one request takes with all retries.
+const LEASE: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// The means.
+#[derive(Debug)]
+pub struct Context {
+    pub client: Client,
+    pub inlet: Inlet,
+    pub pool: PgPool,
+    pub endpoints: Endpoints,
+    /// What this process calls itself in leases.
+    pub holder: String,
+}
+
+/// An object as Stripe showed it, on its way to the log.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub json: String,
+    pub account: String,
+    pub second: time::OffsetDateTime,
+}
+
+impl Context {
+    /// An event that Stripe made, as from its list. `account` is whose list it was: in there events do
+    /// not always name it. None if it cannot be told from others.
+    pub fn event(&self, json: &str, account: &str) -> Option<NewEvent> {
+        let envelope = Envelope::parse(json.as_bytes()).ok()?;
+        if account.is_empty() || envelope.account == account {
+            return Some(self.new_event(envelope, json.to_owned().into(), Source::Reconcile));
+        }
+        let account = serde_json::Value::from(account);
+        let rest = json.trim_start().strip_prefix('{')?;
+        let named = format!("{{\n  \"account\": {account},{rest}");
+        let envelope = Envelope::parse(named.as_bytes()).ok()?;
+        Some(self.new_event(envelope, named.into(), Source::Reconcile))
+    }
+
+    /// An event that says how Stripe showed an object.
+    pub fn snapshot(&self, shown: &Shown, source: Source) -> Option<NewEvent> {
+        let seen = Seen {
+            json: &shown.json,
+            account: &shown.account,
+            livemode: self.client.livemode(),
+            api_version: API_VERSION,
+            second: shown.second,
+        };
+        let body = seen.event();
+        let envelope = Envelope::parse(body.as_bytes()).ok()?;
+        Some(self.new_event(envelope, body.into(), source))
+    }
+
+    fn new_event(&self, envelope: Envelope, raw: Bytes, source: Source) -> NewEvent {
+        let endpoint = self.endpoints.home_of(&envelope).to_owned();
+        NewEvent { envelope, endpoint, source, raw, traceparent: None }
+    }
+
+    /// Writes how Stripe showed objects; returns how many were new to the log.
+    pub async fn write(&self, shown: &[Shown], source: Source) -> Result<usize, SyncError> {
+        let events: Vec<_> = shown.iter().filter_map(|it| self.snapshot(it, source)).collect();
+        let outcomes = self.inlet.commit(&events).await?;
+        let new = |it: &&Option<Outcome>| matches!(it, Some(Outcome::Recorded { .. }));
+        Ok(outcomes.iter().filter(new).count())
+    }
+
+    /// Takes a duty, or keeps it: to be called again within minutes.
+    pub async fn lead(&self, duty: &str) -> Result<bool, SyncError> {
+        Ok(lease::take(&self.pool, duty, &self.holder, LEASE).await?)
+    }
+
+    /// Goes on with a duty.
+    pub async fn keep_leading(&self, duty: &str) -> Result<(), SyncError> {
+        if self.lead(duty).await? { Ok(()) } else { Err(SyncError::Superseded) }
+    }
+
+    /// Gives a duty back. If that fails, others wait until the lease is over.
+    pub async fn resign(&self, duty: &str) {
+        if let Err(error) = lease::release(&self.pool, duty, &self.holder).await {
+            tracing::debug!(%error, duty, "a duty could not be given back");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Objects as Stripe shows them now, and what that says of their rows: the same, missing, different.
+//! Whether anything is written is up to the duty that asks.
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::context::{Context, Shown};
+use super::error::{ApiError, SyncError};
+use super::list::{Item, List, completed};
+use crate::store::events::Source;
+use crate::store::objects;
+use crate::store::sync::compare::{Beside, Candidate, Known, Shelf, beside};
+use crate::stripe::kinds::ENTITLEMENTS;
+use crate::stripe::order::{Standing, differences};
+use crate::stripe::resources::{Resource, path_of};
+use crate::stripe::snapshot::storable;
+
+/// Objects compared in one statement.
+pub const AT_ONCE: usize = 200;
+
+/// What was found of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The row shows it.
+    Same,
+    /// There is no row.
+    Missing,
+    /// Columns, or members of the object, that are not so.
+    Differs(Vec<String>),
+    /// The row differs, and is as new as the look at Stripe: look again.
+    AsNew,
+    /// The row differs in a way that no later look can overrule.
+    Beyond(String),
+}
+
+impl Finding {
+    /// Whether writing the object down mends the row.
+    pub fn wants_writing(&self) -> bool {
+        matches!(self, Self::Missing | Self::Differs(_))
+    }
+}
+
+/// The lists inside the items of a page made whole. What is gone meanwhile is left as it was listed.
+pub async fn whole(
+    context: &Context,
+    items: Vec<Item>,
+    account: &str,
+    second: OffsetDateTime,
+) -> Result<Vec<Shown>, ApiError> {
+    let mut all = Vec::with_capacity(items.len());
+    for Item { json, .. } in items {
+        let json = match completed(&context.client, json.clone(), account).await {
+            Err(ApiError::NotFound { .. }) => json,
+            whole => whole?,
+        };
+        all.push(Shown { json, account: account.to_owned(), second });
+    }
+    Ok(all)
+}
+
+/// Holds objects of one table against their rows.
+pub async fn examine(
+    context: &Context,
+    table: &str,
+    account: &str,
+    shown: &[Shown],
+) -> Result<Vec<Finding>, SyncError> {
+    let mut all = Vec::with_capacity(shown.len());
+    let shelf = Shelf { table, account, livemode: context.client.livemode() };
+    for some in shown.chunks(AT_ONCE) {
+        let events: Vec<_> =
+            some.iter().map(|it| context.snapshot(it, Source::Backfill)).collect();
+        let read = events.iter().map(|event| {
+            let event = event.as_ref()?;
+            objects::Shown::of(&event.envelope, &event.raw)
+        });
+        let read: Vec<_> = read.map(|shown| shown.filter(|it| it.key.table == table)).collect();
+        let candidates: Vec<_> = read.iter().flatten().map(candidate).collect();
+        let mut rows = beside(&context.pool, shelf, &candidates).await?.into_iter();
+        all.extend(read.iter().map(|shown| match shown {
+            // Without an identity there is no row that could show it.
+            None => Finding::Same,
+            Some(shown) => match rows.next().flatten() {
+                None => Finding::Missing,
+                Some(row) => compared(shown, &row),
+            },
+        }));
+    }
+    Ok(all)
+}
+
+fn candidate(shown: &objects::Shown<'_>) -> Candidate {
+    Candidate {
+        object_type: shown.key.object_type.clone(),
+        id: shown.key.id.clone(),
+        json: storable(shown.snapshot.json).into_owned(),
+    }
+}
+
+fn compared(shown: &objects::Shown<'_>, row: &Beside) -> Finding {
+    let mut differing = row.differing.clone();
+    // Renderings in other versions differ without saying anything else; the columns tell.
+    if row.api_version.as_deref() == Some(super::client::API_VERSION) {
+        let stored = serde_json::from_str(&row.stored).unwrap_or_default();
+        let seen: Value = serde_json::from_str(&storable(shown.snapshot.json)).unwrap_or_default();
+        differing.extend(differences(&stored, &seen));
+        differing.sort();
+        differing.dedup();
+    }
+    let Standing { incarnation, phase, created } = shown.standing;
+    if differing.is_empty() {
+        return Finding::Same;
+    }
+    let (here, there) = ((row.incarnation, row.phase), (incarnation, phase as i16));
+    if here > there {
+        Finding::Beyond(format!("{}: by its events it is over or deleted", differing.join(", ")))
+    } else if here == there && row.as_of >= created {
+        Finding::AsNew
+    } else {
+        Finding::Differs(differing)
+    }
+}
+
+/// What a look at one object showed.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub shown: Shown,
+    /// Stripe has it no more: it is shown as it was last known, and deleted.
+    pub gone: bool,
+}
+
+/// Looks at the object of a known row. None for a type that the API cannot be asked for by id.
+pub async fn look_up(context: &Context, known: &Known) -> Result<Option<Look>, ApiError> {
+    let stored: Value = serde_json::from_str(&known.stored).unwrap_or_default();
+    let account = known.account.clone();
+    if known.object_type == ENTITLEMENTS {
+        let (json, second) = summary(context, &known.id, &account).await?;
+        let shown = Shown { json, account, second };
+        return Ok(Some(Look { shown, gone: false }));
+    }
+    let Some(path) = path_of(&known.object_type, &known.id, &stored) else {
+        return Ok(None);
+    };
+    look_at(context, &path, &account, &stored).await.map(Some)
+}
+
+/// Looks at the object of a path, of which the last state is `known`.
+pub async fn look_at(
+    context: &Context,
+    path: &str,
+    account: &str,
+    known: &Value,
+) -> Result<Look, ApiError> {
+    let account = account.to_owned();
+    let answer = match context.client.get(path, &account).await {
+        Ok(answer) => answer,
+        Err(error) => match error.gone() {
+            Some(second) => {
+                let shown = Shown { json: deleted(known), account, second };
+                return Ok(Look { shown, gone: true });
+            }
+            None => return Err(error),
+        },
+    };
+    let second = answer.second;
+    let json = String::from_utf8(answer.body.to_vec())
+        .map_err(|_| ApiError::NotStripe(format!("{path} is no text")))?;
+    let gone = serde_json::from_str::<Value>(&json).is_ok_and(|object| object["deleted"] == true);
+    let json = if gone {
+        deleted(known)
+    } else {
+        completed(&context.client, json, &account).await?
+    };
+    Ok(Look { shown: Shown { json, account, second }, gone })
+}
+
+/// The object as it was last known, and deleted: what Stripe itself says of one that is gone does not
+/// tell it from a later one of the same id.
+fn deleted(known: &Value) -> String {
+    let mut object = known.clone();
+    object["deleted"] = Value::Bool(true);
+    object.to_string()
+}
+
+/// What a customer is entitled to, as the event about it shows it.
+pub async fn summary(
+    context: &Context,
+    customer: &str,
+    account: &str,
+) -> Result<(String, OffsetDateTime), ApiError> {
+    let path = Resource::named("active_entitlements").map(|it| it.list(customer)).unwrap_or_default();
+    let mut list = List::new(&context.client, path.as_str(), account, None);
+    let (mut data, mut second) = (Vec::new(), None);
+    while let Some(page) = list.next().await? {
+        second.get_or_insert(page.second);
+        data.extend(page.items.iter().filter_map(|it| serde_json::from_str::<Value>(&it.json).ok()));
+    }
+    let summary = json!({
+        "object": ENTITLEMENTS,
+        "customer": customer,
+        "entitlements": {"object": "list", "data": data, "has_more": false, "url": path},
+        "livemode": context.client.livemode(),
+    });
+    Ok((summary.to_string(), second.unwrap_or(OffsetDateTime::UNIX_EPOCH)))
+}
+
+/// Whether a summary lists nothing.
+pub fn is_empty_summary(json: &str) -> bool {
+    serde_json::from_str::<Value>(json)
+        .is_ok_and(|it| it["entitlements"]["data"].as_array().is_some_and(Vec::is_empty))
+}

@@ -1,0 +1,289 @@
+//! Compares the log with Stripe's list of events and fetches what no webhook brought.
+//! What is fetched goes the way of every event; how far it got is kept in `store::sync::reconcile`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::accounts::{Accounts, accounts};
+use super::context::Context;
+use super::error::{ApiError, SyncError};
+use super::list::List;
+use crate::ingest::queue::Outcome;
+use crate::store::events::NewEvent;
+use crate::store::sync::reconcile::{self as store, Gap, Reach};
+use crate::stripe::resources::segment;
+
+/// The duty's name.
+const DUTY: &str = "reconcile";
+
+/// How far behind the watermark a run looks again, for what Stripe listed late.
+const OVERLAP: time::Duration = time::Duration::minutes(5);
+
+/// Webhooks of events that are younger may just be on their way.
+const UNDER_WAY: time::Duration = time::Duration::minutes(1);
+
+/// What is gathered before it is written, oldest first: Stripe lists the newest first.
+const HAUL_EVENTS: usize = 5_000;
+const HAUL_BYTES: usize = 32 << 20;
+
+/// Types that Stripe takes in one request.
+const TYPES_AT_ONCE: usize = 20;
+
+/// What to compare.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// From then on; else from where the last run came to.
+    pub since: Option<OffsetDateTime>,
+    /// Only these types: `invoice.paid`, or one such as `invoice.*`.
+    pub types: Vec<String>,
+    /// Only say what is missing.
+    pub dry_run: bool,
+    pub accounts: Accounts,
+}
+
+/// What a run found with one account.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Report {
+    /// Empty for the platform's own.
+    pub account: String,
+    pub livemode: bool,
+    /// Pages that were asked for, and events on them.
+    pub pages: usize,
+    pub listed: usize,
+    /// Events that were missing, by type.
+    pub found: BTreeMap<String, i64>,
+    /// Of these, how many were older than a minute.
+    pub late: i64,
+    /// When Stripe made the first and the last of them.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub since: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub until: Option<OffsetDateTime>,
+    /// Events that a handler with the policy `reject` keeps out.
+    pub rejected: usize,
+    /// Why it did not come to its end, if it did not.
+    pub error: Option<String>,
+}
+
+impl Report {
+    pub fn events(&self) -> i64 {
+        self.found.values().sum()
+    }
+
+    fn count(&mut self, event: &NewEvent, late: bool) {
+        let created = event.envelope.created;
+        *self.found.entry(event.envelope.event_type.clone()).or_default() += 1;
+        self.late += i64::from(late);
+        self.since = Some(self.since.map_or(created, |since| since.min(created)));
+        self.until = Some(self.until.map_or(created, |until| until.max(created)));
+    }
+
+    fn gap(&self) -> Option<Gap> {
+        let (since, until) = (self.since?, self.until?);
+        let (events, types) = (self.events(), self.found.clone());
+        Some(Gap { since, until, events, late: self.late, types })
+    }
+}
+
+/// Compares again and again, until told to stop; at once, too, since the gateway may have been down.
+pub async fn run(context: &Context, every: Duration, accounts: Accounts, stop: CancellationToken) {
+    let scope = Scope { accounts, ..Scope::default() };
+    loop {
+        match reconcile(context, &scope).await {
+            Ok(_) | Err(SyncError::Busy | SyncError::Api(ApiError::Stopped)) => {}
+            Err(error) => tracing::error!(%error, "the log could not be compared with Stripe's events"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Compares once, unless another process is doing so.
+///
+/// # Errors
+/// If nothing could be compared. What goes wrong with one account stands in its report.
+pub async fn reconcile(context: &Context, scope: &Scope) -> Result<Vec<Report>, SyncError> {
+    if !context.lead(DUTY).await? {
+        return Err(SyncError::Busy);
+    }
+    let done = each_account(context, scope).await;
+    context.resign(DUTY).await;
+    done
+}
+
+async fn each_account(context: &Context, scope: &Scope) -> Result<Vec<Report>, SyncError> {
+    let mut reports = Vec::new();
+    for account in accounts(&context.client, scope.accounts).await? {
+        let mut run = Run::new(context, scope, &account);
+        let done = run.to_the_end().await;
+        run.report.error = done.as_ref().err().map(ToString::to_string);
+        if !scope.dry_run {
+            run.tell().await?;
+        }
+        reports.push(run.report);
+        match done {
+            Ok(()) => {}
+            Err(error @ (SyncError::Superseded | SyncError::Api(ApiError::Stopped))) => {
+                return Err(error);
+            }
+            // A connected account may go away; without the platform's own nothing works.
+            Err(error) if account.is_empty() => return Err(error),
+            Err(error) => tracing::error!(%error, account, "an account could not be compared"),
+        }
+    }
+    Ok(reports)
+}
+
+/// One account's run.
+struct Run<'a> {
+    context: &'a Context,
+    scope: &'a Scope,
+    account: &'a str,
+    report: Report,
+    haul: BTreeMap<(OffsetDateTime, String), NewEvent>,
+    haul_bytes: usize,
+    /// Stripe's time, by the newest page.
+    now: OffsetDateTime,
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &'a Context, scope: &'a Scope, account: &'a str) -> Self {
+        let livemode = context.client.livemode();
+        let report = Report { account: account.to_owned(), livemode, ..Report::default() };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        Self { context, scope, account, report, haul: BTreeMap::new(), haul_bytes: 0, now }
+    }
+
+    async fn to_the_end(&mut self) -> Result<(), SyncError> {
+        let livemode = self.report.livemode;
+        let reach = store::begin(&self.context.pool, self.account, livemode).await?;
+        // Newest first, so that what comes while pages are turned does not move them.
+        let (floor, sweeps) = match self.scope.since {
+            Some(since) => (since, true),
+            None if reach.sweep_is_due => (reach.swept_to - OVERLAP, true),
+            None => (reach.watermark - OVERLAP, false),
+        };
+        let mut newest = None;
+        let mut list = List::new(&self.context.client, self.query(floor), self.account, None);
+        while let Some(page) = list.next().await? {
+            self.context.keep_leading(DUTY).await?;
+            self.now = page.second;
+            self.report.pages += 1;
+            self.report.listed += page.items.len();
+            let read = |json: &str| self.context.event(json, self.account);
+            let mut events: Vec<_> = page.items.iter().filter_map(|it| read(&it.json)).collect();
+            events.retain(|event| self.is_wanted(&event.envelope.event_type));
+            newest = newest.or(events.iter().map(|event| event.envelope.created).max());
+            let nothing_new = self.gather(events, &reach).await?;
+            if nothing_new && !sweeps {
+                break;
+            }
+        }
+        self.write().await?;
+        let covers = self.scope.types.is_empty() && floor <= reach.watermark;
+        if covers && !self.scope.dry_run {
+            // Not beyond Stripe's own clock, whatever an event says.
+            let watermark = newest.unwrap_or(reach.watermark).min(self.now.max(reach.watermark));
+            let sweeps = sweeps && floor <= reach.swept_to;
+            store::reached(&self.context.pool, self.account, livemode, watermark, sweeps).await?;
+        }
+        Ok(())
+    }
+
+    /// The list's path. Types that cannot be asked for are sorted out here.
+    fn query(&self, floor: OffsetDateTime) -> String {
+        let mut query = format!("/v1/events?created[gte]={}", floor.unix_timestamp());
+        match self.scope.types.as_slice() {
+            [one] => query.push_str(&format!("&type={}", segment(one))),
+            some if some.len() <= TYPES_AT_ONCE && !some.iter().any(|one| one.contains('*')) => {
+                query.extend(some.iter().map(|one| format!("&types[]={}", segment(one))));
+            }
+            _ => {}
+        }
+        query
+    }
+
+    fn is_wanted(&self, event_type: &str) -> bool {
+        let types = &self.scope.types;
+        types.is_empty() || types.iter().any(|pattern| fits(pattern, event_type))
+    }
+
+    /// Takes what the log lacks. True if the page shows that what comes behind it has been compared
+    /// before: it has nothing new, and reaches back to where the last run ended.
+    async fn gather(&mut self, events: Vec<NewEvent>, reach: &Reach) -> Result<bool, SyncError> {
+        let known = store::known(&self.context.pool, &events).await?;
+        let oldest = events.iter().map(|event| event.envelope.created).min();
+        let nothing_new =
+            known.iter().all(|known| *known) && oldest.is_some_and(|it| it <= reach.watermark);
+        for (event, known) in events.into_iter().zip(known) {
+            if !known {
+                self.haul_bytes += event.raw.len();
+                let key = (event.envelope.created, event.envelope.id.to_string());
+                self.haul.insert(key, event);
+            }
+        }
+        if self.haul.len() >= HAUL_EVENTS || self.haul_bytes >= HAUL_BYTES {
+            self.write().await?;
+        }
+        Ok(nothing_new)
+    }
+
+    /// Writes what was gathered, oldest first.
+    async fn write(&mut self) -> Result<(), SyncError> {
+        self.haul_bytes = 0;
+        let events: Vec<_> = std::mem::take(&mut self.haul).into_values().collect();
+        let outcomes = if self.scope.dry_run {
+            vec![Some(Outcome::Recorded { position: 0 }); events.len()]
+        } else {
+            self.context.inlet.commit(&events).await?
+        };
+        for (event, outcome) in events.iter().zip(outcomes) {
+            match outcome {
+                // A webhook brought it meanwhile.
+                Some(Outcome::Duplicate) => {}
+                Some(Outcome::Recorded { .. } | Outcome::Quarantined { .. }) => {
+                    let late = event.envelope.created < self.now - UNDER_WAY;
+                    self.report.count(event, late);
+                }
+                None => self.report.rejected += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what came of it where people look.
+    async fn tell(&self) -> Result<(), SyncError> {
+        let Report { account, livemode, error, late, rejected, pages, .. } = &self.report;
+        if let Some(gap) = self.report.gap() {
+            store::keep_gap(&self.context.pool, account, *livemode, &gap).await?;
+            let types: Vec<_> = gap.types.iter().map(|(name, n)| format!("{name} {n}")).collect();
+            let Gap { events, since, until, .. } = gap;
+            let types = types.join(", ");
+            if *late > 0 {
+                tracing::warn!(account, events, late, %since, %until, types, "reconcile.gap: webhooks did not bring these events; they are fetched");
+            } else {
+                tracing::info!(account, events, types, "reconciling was faster than webhooks");
+            }
+        }
+        if *rejected > 0 {
+            tracing::warn!(account, rejected, "a handler keeps events out that Stripe lists");
+        }
+        if let Some(error) = error {
+            store::failed(&self.context.pool, account, *livemode, error).await?;
+        }
+        tracing::debug!(account, pages, "compared with Stripe's events");
+        Ok(())
+    }
+}
+
+/// Whether a type fits a pattern of Stripe's API: `invoice.paid`, `invoice.*` or `*`.
+fn fits(pattern: &str, event_type: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => event_type.starts_with(beginning),
+        None => pattern == event_type,
+    }
+}
