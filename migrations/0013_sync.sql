@@ -1,29 +1,6 @@
 -- Asking Stripe: how far the log has been compared with Stripe's list of events, what was found
 -- missing, and how far a backfill is. Who asks, and when, is src/sync.
 
--- One at a time ------------------------------------------------------------------------------
-
-CREATE TABLE tollgate.sync_leases (
-    duty   text COLLATE "C" PRIMARY KEY,
-    holder text NOT NULL,
-    until  timestamptz NOT NULL
-);
-COMMENT ON TABLE tollgate.sync_leases IS 'Which process does a duty that one of all replicas is to do. A lease and no lock: no transaction stays open while Stripe is asked';
-COMMENT ON COLUMN tollgate.sync_leases.duty IS 'reconcile, backfill, verify or heal';
-COMMENT ON COLUMN tollgate.sync_leases.holder IS 'A name that the process made up when it started';
-COMMENT ON COLUMN tollgate.sync_leases.until IS 'When others may take over; put off while the duty is done';
-
-CREATE FUNCTION tollgate.take_lease(_duty text, _holder text, _for interval) RETURNS boolean LANGUAGE sql AS $$
-    WITH taken AS (
-        INSERT INTO tollgate.sync_leases AS l (duty, holder, until)
-        VALUES (_duty, _holder, clock_timestamp() + _for)
-        ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, until = excluded.until
-            WHERE l.holder = excluded.holder OR l.until <= clock_timestamp()
-        RETURNING 1)
-    SELECT EXISTS (SELECT FROM taken)
-$$;
-COMMENT ON FUNCTION tollgate.take_lease IS 'Takes a duty, or keeps it for longer; false if another process has it';
-
 -- How many questions -------------------------------------------------------------------------
 
 CREATE TABLE tollgate.api_budget (

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Misconfigured;
 use super::flags::SettingFlags;
-use super::stripe::{Asking, spinner};
+use super::stripe::{Asking, patiently, spinner};
 use super::table;
 use super::terminal::harmless;
 use super::when::Since;
@@ -50,7 +50,8 @@ pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     let since = args.since.and_then(|since| since.time(asking.clock.now()));
     let plan = Plan { kinds, since, accounts: asking.accounts(args.connect) };
     let bar = spinner();
-    let done = backfill(&asking.context, &plan, |progress| bar.set_message(line(progress))).await;
+    let show = |progress: &Progress| bar.set_message(line(progress));
+    let done = patiently(async || backfill(&asking.context, &plan, show).await).await;
     bar.finish_and_clear();
     asking.end().await;
     let done = done?;

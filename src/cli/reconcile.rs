@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use super::flags::SettingFlags;
-use super::stripe::Asking;
+use super::stripe::{Asking, patiently};
 use super::table;
 use super::terminal::{harmless, second};
 use super::when::Since;
@@ -52,7 +52,7 @@ pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
         dry_run: args.dry_run,
         accounts: asking.accounts(args.connect),
     };
-    let reports = reconcile(&asking.context, &scope).await;
+    let reports = patiently(async || reconcile(&asking.context, &scope).await).await;
     asking.end().await;
     let reports = reports?;
     for report in &reports {

@@ -12,8 +12,11 @@ use crate::clock::Clock;
 use crate::settings::StripeSettings;
 use crate::startup::{Backend, stripe};
 use crate::store::migrations::{self, SchemaState};
-use crate::sync::{Accounts, Context};
+use crate::sync::{Accounts, Context, SyncError};
 use crate::{shutdown, telemetry};
+
+/// Seconds to wait for another process that does the same.
+const PATIENCE: u32 = 60;
 
 /// A command's connection to Stripe and to the database.
 pub(super) struct Asking {
@@ -54,6 +57,25 @@ impl Asking {
     /// Writes what still waits.
     pub(super) async fn end(self) {
         self.context.inlet.close().await;
+    }
+}
+
+/// Does something that one process at a time may do, when it is this one's turn.
+pub(super) async fn patiently<T>(
+    mut work: impl AsyncFnMut() -> Result<T, SyncError>,
+) -> Result<T, SyncError> {
+    let mut waited = 0;
+    loop {
+        match work().await {
+            Err(SyncError::Busy) if waited < PATIENCE => {
+                if waited == 0 {
+                    tracing::info!("another process is doing this now, waiting");
+                }
+                waited += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Misconfigured;
 use super::flags::SettingFlags;
-use super::stripe::{Asking, spinner};
+use super::stripe::{Asking, patiently, spinner};
 use super::table;
 use super::terminal::harmless;
 use crate::stripe::resources::{ALL, Resource};
@@ -61,10 +61,8 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         accounts: asking.accounts(args.connect),
     };
     let bar = spinner();
-    let done = verify(&asking.context, &check, |checked| {
-        bar.set_message(format!("{checked} compared"));
-    });
-    let done = done.await;
+    let show = |checked| bar.set_message(format!("{checked} compared"));
+    let done = patiently(async || verify(&asking.context, &check, show).await).await;
     bar.finish_and_clear();
     asking.end().await;
     let verdict = done?;

@@ -75,7 +75,6 @@ fn context(
         traces: Traces::default(),
     };
     let inlet = Inlet::open(backend.database.clone(), options, writing.deadline);
-    #[allow(clippy::disallowed_methods, reason = "a name that no other process has")]
-    let holder = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
-    Ok(Context { client, inlet, pool, endpoints: settings.endpoints.clone(), holder })
+    let (direct, endpoints) = (backend.direct.clone(), settings.endpoints.clone());
+    Ok(Context { client, inlet, pool, direct, endpoints })
 }

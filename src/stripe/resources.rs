@@ -189,7 +189,10 @@ mod tests {
             "/v1/entitlements/active_entitlements?customer=cus_1"
         );
         let path = |object_type, id, known| path_of(object_type, id, &known);
-        assert_eq!(path("coupon", "50% off/now", json!({})).unwrap(), "/v1/coupons/50%25%20off%2Fnow");
+        assert_eq!(
+            path("coupon", "50% off/now", json!({})).unwrap(),
+            "/v1/coupons/50%25%20off%2Fnow"
+        );
         assert_eq!(path("tax_id", "txi_1", json!({})).unwrap(), "/v1/tax_ids/txi_1");
         assert_eq!(
             path("tax_id", "txi_1", json!({"customer": {"id": "cus_1"}})).unwrap(),

@@ -14,14 +14,22 @@ pub enum Accounts {
     Connected,
 }
 
-/// Their ids; the own account is the empty one, as in the log, and comes first.
-pub async fn accounts(client: &Client, which: Accounts) -> Result<Vec<String>, ApiError> {
-    let mut all = vec![String::new()];
+/// The ids of those that are connected; none if they are not to be asked for. The own account has the
+/// empty one, as in the log.
+pub async fn connected(client: &Client, which: Accounts) -> Result<Vec<String>, ApiError> {
+    let mut all = Vec::new();
     if which == Accounts::Connected {
         let mut list = List::new(client, "/v1/accounts", "", None);
         while let Some(page) = list.next().await? {
             all.extend(page.items.into_iter().map(|item| item.id));
         }
     }
+    Ok(all)
+}
+
+/// The empty id of the own account, and those of `connected`.
+pub async fn all(client: &Client, which: Accounts) -> Result<Vec<String>, ApiError> {
+    let mut all = vec![String::new()];
+    all.extend(connected(client, which).await?);
     Ok(all)
 }

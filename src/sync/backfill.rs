@@ -1,15 +1,17 @@
 //! Fills the billing tables with what Stripe has: lists each kind of object and writes down, as
 //! snapshots, those whose rows are missing or different. Goes on where it was interrupted.
 
-use super::accounts::{Accounts, accounts};
+use time::OffsetDateTime;
+
+use super::accounts::{self, Accounts};
 use super::context::{Context, Shown};
 use super::error::SyncError;
 use super::list::List;
 use super::objects::{AT_ONCE, Finding, examine, is_empty_summary, summary, whole};
 use crate::store::events::Source;
-use crate::store::sync::backfill::{self as store, Stretch};
+use crate::store::sync::backfill::{self as store, Begun, Stretch};
+use crate::store::sync::lease::Lease;
 use crate::stripe::resources::{Listing, Resource};
-use time::OffsetDateTime;
 
 /// The duty's name.
 const DUTY: &str = "backfill";
@@ -45,20 +47,20 @@ pub async fn backfill(
     plan: &Plan,
     mut told: impl FnMut(&Progress),
 ) -> Result<Vec<Progress>, SyncError> {
-    if !context.lead(DUTY).await? {
-        return Err(SyncError::Busy);
-    }
+    let mut lease = context.lead(DUTY).await?;
     let done = async {
         let mut all = Vec::new();
-        for account in accounts(&context.client, plan.accounts).await? {
+        for account in accounts::all(&context.client, plan.accounts).await? {
             for resource in &plan.kinds {
-                all.push(Fill::run(context, plan, &account, resource, &mut told).await?);
+                let mut fill = Fill::begin(context, plan, &account, resource).await?;
+                fill.run(&mut Along { lease: &mut lease, told: &mut told }).await?;
+                all.push(fill.progress);
             }
         }
         Ok(all)
     };
     let done = done.await;
-    context.resign(DUTY).await;
+    lease.release().await;
     done
 }
 
@@ -67,59 +69,63 @@ struct Fill<'a> {
     context: &'a Context,
     resource: &'static Resource,
     stretch: Stretch<'a>,
+    cursor: Option<String>,
     progress: Progress,
+}
+
+/// What goes along: the lease, and whoever is told of each page.
+struct Along<'a> {
+    lease: &'a mut Lease,
     told: &'a mut dyn FnMut(&Progress),
 }
 
 impl<'a> Fill<'a> {
-    async fn run(
+    async fn begin(
         context: &'a Context,
         plan: &Plan,
         account: &'a str,
         resource: &'static Resource,
-        told: &'a mut dyn FnMut(&Progress),
-    ) -> Result<Progress, SyncError> {
+    ) -> Result<Self, SyncError> {
         let (kind, livemode) = (resource.table, context.client.livemode());
         let since = plan.since.filter(|_| resource.by_time);
         let stretch = Stretch { account, livemode, kind, since };
-        let begun = store::begin(&context.pool, stretch).await?;
-        let progress = Progress {
-            account: account.to_owned(),
-            kind: kind.to_owned(),
-            listed: begun.listed,
-            written: begun.written,
-        };
-        let mut fill = Self { context, resource, stretch, progress, told };
-        (fill.told)(&fill.progress);
-        match resource.listing {
-            Listing::All(_) => fill.all(begun.cursor).await?,
-            Listing::OfCustomer(_) | Listing::Summary => fill.by_customer(begun.cursor).await?,
-        }
-        store::finish(&context.pool, stretch).await?;
-        Ok(fill.progress)
+        let Begun { cursor, listed, written } = store::begin(&context.pool, stretch).await?;
+        let (account, kind) = (account.to_owned(), kind.to_owned());
+        let progress = Progress { account, kind, listed, written };
+        Ok(Self { context, resource, stretch, cursor, progress })
     }
 
-    async fn all(&mut self, cursor: Option<String>) -> Result<(), SyncError> {
+    async fn run(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
+        (along.told)(&self.progress);
+        match self.resource.listing {
+            Listing::All(_) => self.all(along).await?,
+            Listing::OfCustomer(_) | Listing::Summary => self.by_customer(along).await?,
+        }
+        Ok(store::finish(&self.context.pool, self.stretch).await?)
+    }
+
+    async fn all(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
         let account = self.stretch.account;
         let mut path = self.resource.list("");
         if let Some(since) = self.stretch.since {
             let join = if path.contains('?') { '&' } else { '?' };
             path = format!("{path}{join}created[gte]={}", since.unix_timestamp());
         }
-        let mut list = List::new(&self.context.client, path, account, cursor);
+        let mut list = List::new(&self.context.client, path, account, self.cursor.take());
         while let Some(page) = list.next().await? {
             let last = page.items.last().map(|item| item.id.clone()).unwrap_or_default();
             let shown = whole(self.context, page.items, account, page.second).await?;
-            self.take(&shown, &last).await?;
+            self.take(&shown, &last, along).await?;
         }
         Ok(())
     }
 
-    async fn by_customer(&mut self, cursor: Option<String>) -> Result<(), SyncError> {
+    async fn by_customer(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
         if self.resource.listing == Listing::Summary && !self.has_entitlements().await? {
             return Ok(());
         }
         let account = self.stretch.account;
+        let cursor = self.cursor.take();
         let mut customers = List::new(&self.context.client, "/v1/customers", account, cursor);
         while let Some(page) = customers.next().await? {
             let mut shown = Vec::new();
@@ -128,10 +134,10 @@ impl<'a> Fill<'a> {
                 shown.extend(self.of_customer(&customer.id).await?);
                 done = customer.id;
                 if shown.len() >= AT_ONCE {
-                    self.take(&std::mem::take(&mut shown), &done).await?;
+                    self.take(&std::mem::take(&mut shown), &done, along).await?;
                 }
             }
-            self.take(&shown, &done).await?;
+            self.take(&shown, &done, along).await?;
         }
         Ok(())
     }
@@ -168,8 +174,13 @@ impl<'a> Fill<'a> {
     }
 
     /// Writes what is missing or different, and notes that all up to `cursor` is done.
-    async fn take(&mut self, shown: &[Shown], cursor: &str) -> Result<(), SyncError> {
-        self.context.keep_leading(DUTY).await?;
+    async fn take(
+        &mut self,
+        shown: &[Shown],
+        cursor: &str,
+        along: &mut Along<'_>,
+    ) -> Result<(), SyncError> {
+        along.lease.check().await?;
         let (table, account) = (self.resource.table, self.stretch.account);
         let findings = examine(self.context, table, account, shown).await?;
         let wanted: Vec<_> = findings
@@ -187,7 +198,7 @@ impl<'a> Fill<'a> {
         store::advance(&self.context.pool, self.stretch, cursor, listed, written).await?;
         self.progress.listed += listed;
         self.progress.written += written;
-        (self.told)(&self.progress);
+        (along.told)(&self.progress);
         Ok(())
     }
 }

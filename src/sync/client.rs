@@ -70,7 +70,11 @@ pub struct Answer {
 /// What an attempt led to that is not an answer.
 enum Failed {
     /// Perhaps not the next time; Stripe may say when.
-    ForNow { why: String, wait: Option<Duration>, everybody: bool },
+    ForNow {
+        why: String,
+        wait: Option<Duration>,
+        everybody: bool,
+    },
     ForGood(ApiError),
 }
 

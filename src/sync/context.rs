@@ -8,13 +8,11 @@ use super::error::SyncError;
 use super::inlet::Inlet;
 use crate::ingest::Endpoints;
 use crate::ingest::queue::Outcome;
+use crate::store::connect::Database;
 use crate::store::events::{NewEvent, Source};
-use crate::store::sync::lease;
+use crate::store::sync::lease::Lease;
 use crate::stripe::event::Envelope;
 use crate::stripe::snapshot_event::Seen;
-
-/// How long a process that says nothing keeps a duty. More than one request takes with all retries.
-const LEASE: std::time::Duration = std::time::Duration::from_mins(5);
 
 /// The means.
 #[derive(Debug)]
@@ -22,9 +20,9 @@ pub struct Context {
     pub client: Client,
     pub inlet: Inlet,
     pub pool: PgPool,
+    /// The server itself, for a duty's connection.
+    pub direct: Database,
     pub endpoints: Endpoints,
-    /// What this process calls itself in leases.
-    pub holder: String,
 }
 
 /// An object as Stripe showed it, on its way to the log.
@@ -77,20 +75,8 @@ impl Context {
         Ok(outcomes.iter().filter(new).count())
     }
 
-    /// Takes a duty, or keeps it: to be called again within minutes.
-    pub async fn lead(&self, duty: &str) -> Result<bool, SyncError> {
-        Ok(lease::take(&self.pool, duty, &self.holder, LEASE).await?)
-    }
-
-    /// Goes on with a duty.
-    pub async fn keep_leading(&self, duty: &str) -> Result<(), SyncError> {
-        if self.lead(duty).await? { Ok(()) } else { Err(SyncError::Superseded) }
-    }
-
-    /// Gives a duty back. If that fails, others wait until the lease is over.
-    pub async fn resign(&self, duty: &str) {
-        if let Err(error) = lease::release(&self.pool, duty, &self.holder).await {
-            tracing::debug!(%error, duty, "a duty could not be given back");
-        }
+    /// Takes a duty that one process of all does.
+    pub async fn lead(&self, duty: &str) -> Result<Lease, SyncError> {
+        Lease::take(&self.direct, duty).await?.ok_or(SyncError::Busy)
     }
 }

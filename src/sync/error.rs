@@ -31,13 +31,19 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether Stripe says that something that was named is not there: the object itself, or a cursor.
+    pub fn is_missing(&self) -> bool {
+        let (Self::NotFound { said, .. } | Self::Refused(said)) = self else { return false };
+        said.code.as_deref() == Some("resource_missing")
+    }
+
     /// When Stripe looked, if it says that there is no such object. Not if there is one in the other
     /// mode, or that there is no such path.
     pub fn gone(&self) -> Option<time::OffsetDateTime> {
         match self {
             Self::NotFound { said, second } => {
-                let missing = said.code.as_deref() == Some("resource_missing");
-                (missing && !said.message.contains(" mode")).then_some(*second)
+                let here = self.is_missing() && !said.message.contains(" mode");
+                here.then_some(*second)
             }
             _ => None,
         }
@@ -87,10 +93,22 @@ pub enum SyncError {
     NotWritten(#[from] NotWritten),
     #[error("another process is doing this now")]
     Busy,
-    #[error("another process took over, as this one had not been heard of for too long")]
-    Superseded,
     #[error("{0}")]
     Wrong(String),
+}
+
+impl SyncError {
+    /// Whether others than the account that was asked for may fare better.
+    pub fn is_about_account(&self) -> bool {
+        let Self::Api(error) = self else { return false };
+        matches!(
+            error,
+            ApiError::Forbidden(_)
+                | ApiError::NotFound { .. }
+                | ApiError::Refused(_)
+                | ApiError::Endless(_)
+        )
+    }
 }
 
 impl From<StoreError> for SyncError {

@@ -11,7 +11,8 @@ use super::context::Context;
 use super::error::{ApiError, SyncError};
 use super::objects::look_up;
 use crate::store::events::Source;
-use crate::store::sync::compare;
+use crate::store::sync::compare::{self, Known};
+use crate::store::sync::lease::Lease;
 
 /// The duty's name.
 const DUTY: &str = "heal";
@@ -41,7 +42,9 @@ impl Healer {
         loop {
             match self.run_once(context).await {
                 Ok(_) | Err(SyncError::Busy | SyncError::Api(ApiError::Stopped)) => {}
-                Err(error) => tracing::warn!(%error, "rows that are guesses could not be looked up"),
+                Err(error) => {
+                    tracing::warn!(%error, "rows that are guesses could not be looked up")
+                }
             }
             if stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
                 return;
@@ -52,24 +55,38 @@ impl Healer {
     /// Looks up what is a guess now; returns how many rows were mended.
     pub async fn run_once(&mut self, context: &Context) -> Result<usize, SyncError> {
         self.resting.retain(|_, until| *until > Instant::now());
-        if self.resting.len() >= MOST_RESTING || !context.lead(DUTY).await? {
+        if self.resting.len() >= MOST_RESTING {
             return Ok(0);
         }
-        let healed = self.heal(context).await;
-        context.resign(DUTY).await;
+        let livemode = context.client.livemode();
+        let resting: Vec<_> = self.resting.keys().cloned().collect();
+        let ties = compare::ties(&context.pool, livemode, AT_ONCE, &resting).await?;
+        if ties.is_empty() {
+            return Ok(0);
+        }
+        let mut lease = context.lead(DUTY).await?;
+        let healed = self.heal(context, ties, &mut lease).await;
+        lease.release().await;
         healed
     }
 
-    async fn heal(&mut self, context: &Context) -> Result<usize, SyncError> {
-        let livemode = context.client.livemode();
-        let resting: Vec<_> = self.resting.keys().cloned().collect();
+    async fn heal(
+        &mut self,
+        context: &Context,
+        ties: Vec<Known>,
+        lease: &mut Lease,
+    ) -> Result<usize, SyncError> {
         let mut healed = 0;
-        for row in compare::ties(&context.pool, livemode, AT_ONCE, &resting).await? {
-            context.keep_leading(DUTY).await?;
+        for row in ties {
+            lease.check().await?;
             let look = match look_up(context, &row).await {
                 Ok(look) => look,
                 // About this object, or its account: others may fare better.
-                Err(error @ (ApiError::Forbidden(_) | ApiError::NotFound { .. } | ApiError::Refused(_))) => {
+                Err(
+                    error @ (ApiError::Forbidden(_)
+                    | ApiError::NotFound { .. }
+                    | ApiError::Refused(_)),
+                ) => {
                     tracing::warn!(%error, table = row.table, id = row.id, "a guess cannot be looked up");
                     None
                 }

@@ -81,7 +81,9 @@ pub async fn run_once(context: &Context) -> Result<usize, SyncError> {
                 thin::nack(&context.pool, event, why, Some(wait), false).await?;
             }
             // What is left comes back when the lease is over.
-            Err(error @ SyncError::Api(ApiError::Stopped | ApiError::Store(_))) => return Err(error),
+            Err(error @ SyncError::Api(ApiError::Stopped | ApiError::Store(_))) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::warn!(%error, event_id = event.event_id, "the object of a thin event could not be fetched");
                 thin::nack(&context.pool, event, &error.to_string(), None, false).await?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::client::Client;
+use super::client::{Answer, Client};
 use super::error::ApiError;
 use crate::stripe::resources::segment;
 use crate::stripe::snapshot::identity_of;
@@ -51,7 +51,8 @@ pub struct List<'a> {
     /// With its query.
     path: String,
     account: &'a str,
-    after: Option<String>,
+    /// The ids of the page before; the list goes on behind the last of them.
+    before: Vec<String>,
     /// Where pages ended. Two may overlap, but none may end where one did before.
     ends: HashSet<String>,
     ended: bool,
@@ -65,8 +66,8 @@ impl<'a> List<'a> {
         account: &'a str,
         after: Option<String>,
     ) -> Self {
-        let (path, ends) = (path.into(), HashSet::new());
-        Self { client, path, account, after, ends, ended: false }
+        let (path, before) = (path.into(), after.into_iter().collect());
+        Self { client, path, account, before, ends: HashSet::new(), ended: false }
     }
 
     /// The next page; none after the last.
@@ -77,26 +78,40 @@ impl<'a> List<'a> {
         if self.ended {
             return Ok(None);
         }
-        let answer = self.client.get(&self.query(), self.account).await?;
+        let answer = self.page().await?;
         let body: Body<'_> = serde_json::from_slice(&answer.body)
             .map_err(|error| ApiError::NotStripe(format!("{} is no list: {error}", self.path)))?;
-        let item = |json: &&RawValue| Item { id: identity_of(json.get()), json: json.get().to_owned() };
+        let item =
+            |json: &&RawValue| Item { id: identity_of(json.get()), json: json.get().to_owned() };
         let items: Vec<_> = body.data.iter().map(item).collect();
-        let last = items.iter().rev().map(|item| &item.id).find(|id| !id.is_empty());
-        self.ended = !body.has_more || last.is_none();
-        if let Some(last) = last {
-            if !self.ends.insert(last.clone()) {
-                return Err(ApiError::Endless(self.path.clone()));
-            }
-            self.after = Some(last.clone());
+        self.before =
+            items.iter().map(|item| &item.id).filter(|id| !id.is_empty()).cloned().collect();
+        self.ended = !body.has_more || self.before.is_empty();
+        if let Some(last) = self.before.last()
+            && !self.ends.insert(last.clone())
+        {
+            return Err(ApiError::Endless(self.path.clone()));
         }
         Ok(Some(Page { items, second: answer.second }))
     }
 
+    /// Where the last item of the page before is gone meanwhile, the one in front of it will do; if
+    /// all are, the list is read from its beginning.
+    async fn page(&mut self) -> Result<Answer, ApiError> {
+        loop {
+            match self.client.get(&self.query(), self.account).await {
+                Err(error) if error.is_missing() && self.before.pop().is_some() => {
+                    self.ends.clear()
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     fn query(&self) -> String {
-        let Self { path, after, .. } = self;
+        let Self { path, before, .. } = self;
         let join = if path.contains('?') { '&' } else { '?' };
-        let after = after.as_ref().map(|id| format!("&starting_after={}", segment(id)));
+        let after = before.last().map(|id| format!("&starting_after={}", segment(id)));
         format!("{path}{join}limit={PAGE}{}", after.unwrap_or_default())
     }
 }
@@ -120,7 +135,9 @@ pub async fn completed(client: &Client, json: String, account: &str) -> Result<S
         for _ in 0..NESTED_PAGES {
             let Some(mut page) = pages.next().await? else { break };
             page.items.retain(|item| item.id.is_empty() || known.insert(item.id.clone()));
-            all.extend(page.items.iter().filter_map(|it| serde_json::from_str::<Value>(&it.json).ok()));
+            all.extend(
+                page.items.iter().filter_map(|it| serde_json::from_str::<Value>(&it.json).ok()),
+            );
         }
         list["data"] = Value::Array(all);
         list["has_more"] = Value::Bool(!pages.ended);

@@ -68,8 +68,7 @@ pub async fn examine(
     let mut all = Vec::with_capacity(shown.len());
     let shelf = Shelf { table, account, livemode: context.client.livemode() };
     for some in shown.chunks(AT_ONCE) {
-        let events: Vec<_> =
-            some.iter().map(|it| context.snapshot(it, Source::Backfill)).collect();
+        let events: Vec<_> = some.iter().map(|it| context.snapshot(it, Source::Backfill)).collect();
         let read = events.iter().map(|event| {
             let event = event.as_ref()?;
             objects::Shown::of(&event.envelope, &event.raw)
@@ -166,11 +165,8 @@ pub async fn look_at(
     let json = String::from_utf8(answer.body.to_vec())
         .map_err(|_| ApiError::NotStripe(format!("{path} is no text")))?;
     let gone = serde_json::from_str::<Value>(&json).is_ok_and(|object| object["deleted"] == true);
-    let json = if gone {
-        deleted(known)
-    } else {
-        completed(&context.client, json, &account).await?
-    };
+    let json =
+        if gone { deleted(known) } else { completed(&context.client, json, &account).await? };
     Ok(Look { shown: Shown { json, account, second }, gone })
 }
 
@@ -188,12 +184,15 @@ pub async fn summary(
     customer: &str,
     account: &str,
 ) -> Result<(String, OffsetDateTime), ApiError> {
-    let path = Resource::named("active_entitlements").map(|it| it.list(customer)).unwrap_or_default();
+    let path =
+        Resource::named("active_entitlements").map(|it| it.list(customer)).unwrap_or_default();
     let mut list = List::new(&context.client, path.as_str(), account, None);
     let (mut data, mut second) = (Vec::new(), None);
     while let Some(page) = list.next().await? {
         second.get_or_insert(page.second);
-        data.extend(page.items.iter().filter_map(|it| serde_json::from_str::<Value>(&it.json).ok()));
+        data.extend(
+            page.items.iter().filter_map(|it| serde_json::from_str::<Value>(&it.json).ok()),
+        );
     }
     let summary = json!({
         "object": ENTITLEMENTS,

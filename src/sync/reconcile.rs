@@ -7,12 +7,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::accounts::{Accounts, accounts};
+use super::accounts::{Accounts, connected};
 use super::context::Context;
 use super::error::{ApiError, SyncError};
 use super::list::List;
 use crate::ingest::queue::Outcome;
 use crate::store::events::NewEvent;
+use crate::store::sync::lease::Lease;
 use crate::store::sync::reconcile::{self as store, Gap, Reach};
 use crate::stripe::resources::segment;
 
@@ -94,7 +95,9 @@ pub async fn run(context: &Context, every: Duration, accounts: Accounts, stop: C
     loop {
         match reconcile(context, &scope).await {
             Ok(_) | Err(SyncError::Busy | SyncError::Api(ApiError::Stopped)) => {}
-            Err(error) => tracing::error!(%error, "the log could not be compared with Stripe's events"),
+            Err(error) => {
+                tracing::error!(%error, "the log could not be compared with Stripe's events")
+            }
         }
         if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
             return;
@@ -107,32 +110,29 @@ pub async fn run(context: &Context, every: Duration, accounts: Accounts, stop: C
 /// # Errors
 /// If nothing could be compared. What goes wrong with one account stands in its report.
 pub async fn reconcile(context: &Context, scope: &Scope) -> Result<Vec<Report>, SyncError> {
-    if !context.lead(DUTY).await? {
-        return Err(SyncError::Busy);
-    }
-    let done = each_account(context, scope).await;
-    context.resign(DUTY).await;
+    let mut lease = context.lead(DUTY).await?;
+    let done = each_account(context, scope, &mut lease).await;
+    lease.release().await;
     done
 }
 
-async fn each_account(context: &Context, scope: &Scope) -> Result<Vec<Report>, SyncError> {
-    let mut reports = Vec::new();
-    for account in accounts(&context.client, scope.accounts).await? {
-        let mut run = Run::new(context, scope, &account);
-        let done = run.to_the_end().await;
-        run.report.error = done.as_ref().err().map(ToString::to_string);
-        if !scope.dry_run {
-            run.tell().await?;
-        }
-        reports.push(run.report);
-        match done {
-            Ok(()) => {}
-            Err(error @ (SyncError::Superseded | SyncError::Api(ApiError::Stopped))) => {
-                return Err(error);
+async fn each_account(
+    context: &Context,
+    scope: &Scope,
+    lease: &mut Lease,
+) -> Result<Vec<Report>, SyncError> {
+    // First, because it does not depend on what others are connected.
+    let mut reports = vec![Run::new(context, scope, lease, "").report().await?];
+    for account in connected(&context.client, scope.accounts).await? {
+        match Run::new(context, scope, lease, &account).report().await {
+            Ok(report) => reports.push(report),
+            Err(error) if error.is_about_account() => {
+                tracing::error!(%error, account, "an account could not be compared");
+                let livemode = context.client.livemode();
+                let error = Some(error.to_string());
+                reports.push(Report { account, livemode, error, ..Report::default() });
             }
-            // A connected account may go away; without the platform's own nothing works.
-            Err(error) if account.is_empty() => return Err(error),
-            Err(error) => tracing::error!(%error, account, "an account could not be compared"),
+            Err(error) => return Err(error),
         }
     }
     Ok(reports)
@@ -142,6 +142,7 @@ async fn each_account(context: &Context, scope: &Scope) -> Result<Vec<Report>, S
 struct Run<'a> {
     context: &'a Context,
     scope: &'a Scope,
+    lease: &'a mut Lease,
     account: &'a str,
     report: Report,
     haul: BTreeMap<(OffsetDateTime, String), NewEvent>,
@@ -151,11 +152,26 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(context: &'a Context, scope: &'a Scope, account: &'a str) -> Self {
+    fn new(context: &'a Context, scope: &'a Scope, lease: &'a mut Lease, account: &'a str) -> Self {
         let livemode = context.client.livemode();
         let report = Report { account: account.to_owned(), livemode, ..Report::default() };
         let now = OffsetDateTime::UNIX_EPOCH;
-        Self { context, scope, account, report, haul: BTreeMap::new(), haul_bytes: 0, now }
+        let haul = BTreeMap::new();
+        Self { context, scope, lease, account, report, haul, haul_bytes: 0, now }
+    }
+
+    /// Runs, and keeps what came of it where people look.
+    async fn report(mut self) -> Result<Report, SyncError> {
+        let done = self.to_the_end().await;
+        if !self.scope.dry_run {
+            let told = self.tell().await;
+            if let Err(error) = &done {
+                let (account, livemode) = (self.account, self.report.livemode);
+                store::failed(&self.context.pool, account, livemode, &error.to_string()).await?;
+            }
+            told?;
+        }
+        done.map(|()| self.report)
     }
 
     async fn to_the_end(&mut self) -> Result<(), SyncError> {
@@ -170,7 +186,7 @@ impl<'a> Run<'a> {
         let mut newest = None;
         let mut list = List::new(&self.context.client, self.query(floor), self.account, None);
         while let Some(page) = list.next().await? {
-            self.context.keep_leading(DUTY).await?;
+            self.lease.check().await?;
             self.now = page.second;
             self.report.pages += 1;
             self.report.listed += page.items.len();
@@ -257,7 +273,7 @@ impl<'a> Run<'a> {
 
     /// Says what came of it where people look.
     async fn tell(&self) -> Result<(), SyncError> {
-        let Report { account, livemode, error, late, rejected, pages, .. } = &self.report;
+        let Report { account, livemode, late, rejected, pages, .. } = &self.report;
         if let Some(gap) = self.report.gap() {
             store::keep_gap(&self.context.pool, account, *livemode, &gap).await?;
             let types: Vec<_> = gap.types.iter().map(|(name, n)| format!("{name} {n}")).collect();
@@ -271,9 +287,6 @@ impl<'a> Run<'a> {
         }
         if *rejected > 0 {
             tracing::warn!(account, rejected, "a handler keeps events out that Stripe lists");
-        }
-        if let Some(error) = error {
-            store::failed(&self.context.pool, account, *livemode, error).await?;
         }
         tracing::debug!(account, pages, "compared with Stripe's events");
         Ok(())

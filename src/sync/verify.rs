@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::accounts::{Accounts, accounts};
+use super::accounts::{self, Accounts};
 use super::context::{Context, Shown};
 use super::error::SyncError;
 use super::list::List;
 use super::objects::{Finding, Look, examine, look_up, whole};
 use crate::store::events::Source;
 use crate::store::sync::compare::{self, Known, Shelf};
+use crate::store::sync::lease::Lease;
 use crate::stripe::resources::{Listing, Resource};
 use crate::stripe::snapshot::identity_of;
 
@@ -69,16 +70,15 @@ pub async fn verify(
     check: &Check,
     mut told: impl FnMut(u64),
 ) -> Result<Verdict, SyncError> {
-    if !context.lead(DUTY).await? {
-        return Err(SyncError::Busy);
-    }
-    let mut look = Looker { context, check, verdict: Verdict::default(), mend: Vec::new(), told: &mut told };
+    let lease = context.lead(DUTY).await?;
+    let (verdict, mend) = (Verdict::default(), Vec::new());
+    let mut look = Looker { context, check, lease, verdict, mend, told: &mut told };
     let done = look.everywhere().await;
     let done = match done {
         Ok(()) if check.fix => look.mend().await,
         done => done,
     };
-    context.resign(DUTY).await;
+    look.lease.release().await;
     done.map(|()| look.verdict)
 }
 
@@ -93,6 +93,7 @@ struct Mending {
 struct Looker<'a> {
     context: &'a Context,
     check: &'a Check,
+    lease: Lease,
     verdict: Verdict,
     mend: Vec<Mending>,
     told: &'a mut dyn FnMut(u64),
@@ -110,7 +111,7 @@ impl Looker<'_> {
         let kinds: Vec<_> =
             crate::stripe::resources::ALL.iter().filter(|it| wanted(it.table)).collect();
         let others = wanted("objects");
-        for account in accounts(&self.context.client, self.check.accounts).await? {
+        for account in accounts::all(&self.context.client, self.check.accounts).await? {
             for resource in &kinds {
                 let seen = match resource.listing {
                     Listing::All(_) => self.listed(resource, &account).await?,
@@ -135,7 +136,7 @@ impl Looker<'_> {
         let mut again = Vec::new();
         let mut list = List::new(&self.context.client, resource.list(""), account, None);
         while let Some(page) = list.next().await? {
-            self.context.keep_leading(DUTY).await?;
+            self.lease.check().await?;
             seen.extend(page.items.iter().map(|item| item.id.clone()));
             let shown = whole(self.context, page.items, account, page.second).await?;
             let findings = examine(self.context, resource.table, account, &shown).await?;
@@ -188,7 +189,7 @@ impl Looker<'_> {
     async fn look(&mut self, rows: Vec<Known>) -> Result<Vec<Known>, SyncError> {
         let mut as_new = Vec::new();
         for row in rows {
-            self.context.keep_leading(DUTY).await?;
+            self.lease.check().await?;
             let Some(look) = look_up(self.context, &row).await? else {
                 self.verdict.unchecked += 1;
                 continue;
@@ -258,7 +259,7 @@ impl Looker<'_> {
             )));
         }
         for some in self.mend.chunks(super::objects::AT_ONCE) {
-            self.context.keep_leading(DUTY).await?;
+            self.lease.check().await?;
             let shown: Vec<_> = some.iter().map(|it| it.shown.clone()).collect();
             self.context.write(&shown, Source::Reconcile).await?;
             for mending in some {

@@ -37,8 +37,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     (
         "startup",
         &[
-            "stripe", "store", "ingest", "maintain", "consume", "sync", "http", "embedded", "clock",
-            "settings", "shutdown", "traces",
+            "stripe", "store", "ingest", "maintain", "consume", "sync", "http", "embedded",
+            "clock", "settings", "shutdown", "traces",
         ],
     ),
     (
