@@ -7,6 +7,7 @@ pub mod load;
 pub mod nats;
 pub mod postgres;
 pub mod process;
+pub mod stripe;
 pub mod wire;
 
 use std::collections::BTreeMap;
