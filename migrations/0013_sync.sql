@@ -127,8 +127,8 @@ AS $$
 BEGIN
     RETURN QUERY EXECUTE format($sql$
         SELECT n.at, t.incarnation, t.phase, t.as_of, t.api_version, t.object::text,
-               ARRAY(SELECT is.key FROM jsonb_each(%2$s) AS is (key, value)
-                     WHERE (to_jsonb(t) -> is.key) IS DISTINCT FROM is.value ORDER BY is.key)
+               ARRAY(SELECT typed.key FROM jsonb_each(%2$s) AS typed (key, value)
+                     WHERE (to_jsonb(t) -> typed.key) IS DISTINCT FROM typed.value ORDER BY typed.key)
         FROM generate_series(1, coalesce(cardinality($4), 0)) AS n (at)
         CROSS JOIN LATERAL (SELECT $5[n.at]::jsonb AS object OFFSET 0) said
         JOIN stripe.%1$I t ON t.account = $1 AND t.livemode = $2 AND t.id = $4[n.at]%3$s

@@ -26,6 +26,9 @@ pub const API_VERSION: &str = "2025-09-30.clover";
 /// Longest that one request may take; Stripe's own libraries wait for 80 s.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// How far clocks may differ without anybody minding; also a slow answer makes them seem to.
+const SKEW: time::Duration = time::Duration::minutes(2);
+
 /// Attempts at one request, and the wait after the first; it doubles.
 const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -139,6 +142,13 @@ impl Client {
     async fn wait_for_turn(&self) -> Result<(), ApiError> {
         let wait = budget::take(&self.pool, self.options.rate).await?;
         self.sleep(wait).await
+    }
+
+    /// How far this side's clock is ahead of Stripe's, if so far that it matters.
+    pub async fn skew(&self, account: &str) -> Result<time::Duration, ApiError> {
+        let answer = self.get("/v1/events?limit=1", account).await?;
+        let skew = self.clock.now() - answer.second;
+        Ok(if skew.abs() > SKEW { skew } else { time::Duration::ZERO })
     }
 
     /// Waits, unless the gateway goes down.

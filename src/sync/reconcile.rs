@@ -26,6 +26,9 @@ const OVERLAP: time::Duration = time::Duration::minutes(5);
 /// Webhooks of events that are younger may just be on their way.
 const UNDER_WAY: time::Duration = time::Duration::minutes(1);
 
+/// Passes of one run at most.
+const PASSES: usize = 10;
+
 /// What is gathered before it is written, oldest first: Stripe lists the newest first.
 const HAUL_EVENTS: usize = 5_000;
 const HAUL_BYTES: usize = 32 << 20;
@@ -138,6 +141,25 @@ async fn each_account(
     Ok(reports)
 }
 
+/// A part of Stripe's list of events.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    /// Where it ends, in the past.
+    floor: OffsetDateTime,
+    /// What was made before that has been compared already.
+    line: OffsetDateTime,
+    /// Whether to look at all of it, and not to stop where there is nothing new behind the line. Done
+    /// once a day, should Stripe ever list an event among a hundred others that are known.
+    whole: bool,
+}
+
+impl Stretch {
+    /// What is new since all up to `watermark` was compared.
+    fn behind(watermark: OffsetDateTime) -> Self {
+        Self { floor: watermark - OVERLAP, line: watermark, whole: false }
+    }
+}
+
 /// One account's run.
 struct Run<'a> {
     context: &'a Context,
@@ -174,17 +196,57 @@ impl<'a> Run<'a> {
         done.map(|()| self.report)
     }
 
+    /// Passes over the list until one finds nothing: events happen while pages are turned.
     async fn to_the_end(&mut self) -> Result<(), SyncError> {
-        let livemode = self.report.livemode;
-        let reach = store::begin(&self.context.pool, self.account, livemode).await?;
-        // Newest first, so that what comes while pages are turned does not move them.
-        let (floor, sweeps) = match self.scope.since {
-            Some(since) => (since, true),
-            None if reach.sweep_is_due => (reach.swept_to - OVERLAP, true),
-            None => (reach.watermark - OVERLAP, false),
+        let reach = self.begin().await?;
+        let mut stretch = match self.scope.since {
+            Some(since) => Stretch { floor: since, line: since, whole: true },
+            None if reach.sweep_is_due => {
+                Stretch { floor: reach.swept_to - OVERLAP, line: reach.watermark, whole: true }
+            }
+            None => Stretch::behind(reach.watermark),
         };
+        for _ in 0..PASSES {
+            let before = self.report.events();
+            let newest = self.pass(&stretch).await?;
+            if self.scope.dry_run {
+                break;
+            }
+            // Not beyond Stripe's own clock, whatever an event says.
+            let watermark = newest.unwrap_or(stretch.line).min(self.now);
+            if self.scope.types.is_empty() && stretch.floor <= reach.watermark {
+                let (account, livemode) = (self.account, self.report.livemode);
+                let swept = stretch.whole && stretch.floor <= reach.swept_to;
+                store::reached(&self.context.pool, account, livemode, watermark, swept).await?;
+            }
+            if self.report.events() == before {
+                break;
+            }
+            stretch = Stretch::behind(watermark.max(stretch.line));
+        }
+        Ok(())
+    }
+
+    /// How far everything was compared. The first time that is when the database was made, which has
+    /// to be told by Stripe's clock.
+    async fn begin(&self) -> Result<Reach, SyncError> {
+        let (pool, livemode) = (&self.context.pool, self.report.livemode);
+        let reach = store::begin(pool, self.account, livemode).await?;
+        if !reach.is_first {
+            return Ok(reach);
+        }
+        let skew = self.context.client.skew(self.account).await?;
+        let watermark = reach.watermark - skew;
+        store::begin_at(pool, self.account, livemode, watermark).await?;
+        Ok(Reach { watermark, swept_to: watermark, ..reach })
+    }
+
+    /// Compares page by page, the newest first, so that what comes meanwhile does not move what is
+    /// still to be read; returns when the newest was made.
+    async fn pass(&mut self, stretch: &Stretch) -> Result<Option<OffsetDateTime>, SyncError> {
         let mut newest = None;
-        let mut list = List::new(&self.context.client, self.query(floor), self.account, None);
+        let query = self.query(stretch.floor);
+        let mut list = List::new(&self.context.client, query, self.account, None);
         while let Some(page) = list.next().await? {
             self.lease.check().await?;
             self.now = page.second;
@@ -194,20 +256,12 @@ impl<'a> Run<'a> {
             let mut events: Vec<_> = page.items.iter().filter_map(|it| read(&it.json)).collect();
             events.retain(|event| self.is_wanted(&event.envelope.event_type));
             newest = newest.or(events.iter().map(|event| event.envelope.created).max());
-            let nothing_new = self.gather(events, &reach).await?;
-            if nothing_new && !sweeps {
+            if self.gather(events, stretch.line).await? && !stretch.whole {
                 break;
             }
         }
         self.write().await?;
-        let covers = self.scope.types.is_empty() && floor <= reach.watermark;
-        if covers && !self.scope.dry_run {
-            // Not beyond Stripe's own clock, whatever an event says.
-            let watermark = newest.unwrap_or(reach.watermark).min(self.now.max(reach.watermark));
-            let sweeps = sweeps && floor <= reach.swept_to;
-            store::reached(&self.context.pool, self.account, livemode, watermark, sweeps).await?;
-        }
-        Ok(())
+        Ok(newest)
     }
 
     /// The list's path. Types that cannot be asked for are sorted out here.
@@ -229,12 +283,15 @@ impl<'a> Run<'a> {
     }
 
     /// Takes what the log lacks. True if the page shows that what comes behind it has been compared
-    /// before: it has nothing new, and reaches back to where the last run ended.
-    async fn gather(&mut self, events: Vec<NewEvent>, reach: &Reach) -> Result<bool, SyncError> {
+    /// before: it has nothing new, and reaches back to `line`.
+    async fn gather(
+        &mut self,
+        events: Vec<NewEvent>,
+        line: OffsetDateTime,
+    ) -> Result<bool, SyncError> {
         let known = store::known(&self.context.pool, &events).await?;
         let oldest = events.iter().map(|event| event.envelope.created).min();
-        let nothing_new =
-            known.iter().all(|known| *known) && oldest.is_some_and(|it| it <= reach.watermark);
+        let nothing_new = known.iter().all(|known| *known) && oldest.is_some_and(|it| it <= line);
         for (event, known) in events.into_iter().zip(known) {
             if !known {
                 self.haul_bytes += event.raw.len();

@@ -1,12 +1,18 @@
-//! Stripe's side: whether the fake API behaves as the real one does, and the gateway beside Stripe's
-//! own command line. What the gateway fetches by itself is tested elsewhere.
+//! Stripe's side: what the gateway fetches by itself, the gateway beside Stripe's own command line, and
+//! whether the fake API that both meet behaves as the real one does.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
+mod backfill;
 mod fake;
 mod faults;
+mod reconcile;
+mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod thin;
+mod trouble;
+mod verify;
 
 use serde_json::Value;
 use support::stripe::{API_KEY, FakeStripe};

@@ -23,6 +23,8 @@ pub struct Reach {
     pub swept_to: OffsetDateTime,
     /// Whether that was longer ago than a day.
     pub sweep_is_due: bool,
+    /// Whether nothing has been compared yet: the times are this side's.
+    pub is_first: bool,
 }
 
 /// How far an account's events have been compared. If never, from when the schema was made: what
@@ -34,7 +36,8 @@ pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach
              SELECT $1, $2, m.first, m.first, clock_timestamp(), clock_timestamp()
              FROM (SELECT date_trunc('second', min(installed_on)) AS first FROM tollgate.migrations) m
              ON CONFLICT (account, livemode) DO UPDATE SET started_at = excluded.started_at
-             RETURNING watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due",
+             RETURNING watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due,
+                       succeeded_at IS NULL AS is_first",
         )
         .bind(account)
         .bind(livemode)
@@ -46,7 +49,30 @@ pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach
         watermark: row.try_get("watermark")?,
         swept_to: row.try_get("swept_to")?,
         sweep_is_due: row.try_get("sweep_is_due")?,
+        is_first: row.try_get("is_first")?,
     })
+}
+
+/// Sets where comparing begins.
+pub async fn begin_at(
+    pool: &PgPool,
+    account: &str,
+    livemode: bool,
+    watermark: OffsetDateTime,
+) -> Result<(), StoreError> {
+    within(pool, LIMIT, async |connection| {
+        sqlx::query(
+            "UPDATE tollgate.reconciliations SET watermark = $3, swept_to = $3
+             WHERE account = $1 AND livemode = $2 AND succeeded_at IS NULL",
+        )
+        .bind(account)
+        .bind(livemode)
+        .bind(watermark)
+        .execute(connection)
+        .await
+    })
+    .await?;
+    Ok(())
 }
 
 /// Notes that everything up to `watermark` has been compared; `swept` if every event on the way was.
