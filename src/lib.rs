@@ -14,6 +14,7 @@
 //! | [`ingest`] | the webhook route, the queue, the writers, one attempt at a batch | `stripe`, `store` |
 //! | [`maintain`] | partitions, retention, what failed before, counts by the minute | `store`, `ingest` |
 //! | [`consume`] | what happens to an event after COMMIT: claims, pushes, sinks | `stripe`, `store` |
+//! | [`sync`] | asking Stripe: reconcile, backfill, verify, thin events | `stripe`, `store`, `ingest` |
 //! | [`http`] | the listeners, health, the admin side, log lines, errors on the wire | all above |
 //! | [`replay`] | sends events as Stripe does | `stripe` |
 //! | [`startup`] | wires the parts, takes them down in order | all above |

@@ -3,14 +3,19 @@
 
 use std::process::ExitCode;
 
+use tokio_util::sync::CancellationToken;
+
 use super::flags::SettingFlags;
-use crate::embedded;
+use crate::clock::Clock;
 use crate::settings::Settings;
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
+use crate::startup::Backend;
 use crate::store::connect::{Database, Route, within};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
+use crate::sync::ApiError;
+use crate::{embedded, startup};
 
 /// How long the database may take over a question.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -26,6 +31,9 @@ pub struct CheckArgs {
     #[command(flatten)]
     flags: SettingFlags,
 }
+
+/// Beyond that signatures of webhooks come near their tolerance.
+const MOST_SKEW: time::Duration = time::Duration::minutes(2);
 
 /// What has been found, printed as it comes.
 #[derive(Default)]
@@ -69,6 +77,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         }
         None => embedded_postgres(&settings, &mut findings),
     }
+    stripe_api(&settings, &mut findings).await;
     Ok(if findings.failures == 0 {
         println!("\nAll is well.");
         ExitCode::SUCCESS
@@ -120,6 +129,36 @@ fn secrets(settings: &Settings, findings: &mut Findings) {
             endpoint.name,
             endpoint.secrets.len()
         ));
+    }
+}
+
+/// Asks Stripe something, if there is a key.
+async fn stripe_api(settings: &Settings, findings: &mut Findings) {
+    let Some(asked) = &settings.stripe else {
+        return Findings::warn(
+            "no STRIPE_API_KEY: events that no webhook brings are not noticed, nor fetched",
+        );
+    };
+    let mode = if asked.client.key.livemode() { "live" } else { "test" };
+    let (clock, stop) = (Clock::system(), CancellationToken::new());
+    let context = Backend::attach(&settings.database)
+        .and_then(|backend| startup::stripe::for_command(settings, asked, &backend, &clock, &stop));
+    let answer = match &context {
+        Ok(context) => context.client.get("/v1/events?limit=1", "").await,
+        Err(error) => return Findings::warn(&format!("Stripe's API was not asked: {error}")),
+    };
+    match answer {
+        Ok(answer) if (clock.now() - answer.second).abs() > MOST_SKEW => Findings::warn(&format!(
+            "Stripe's API answers, but clocks differ: there it is {}",
+            answer.second
+        )),
+        Ok(_) => Findings::ok(&format!("Stripe's API answers, the key is of {mode} mode")),
+        Err(ApiError::Store(error)) => {
+            Findings::warn(&format!(
+                "Stripe's API was not asked, for want of the database: {error}"
+            ));
+        }
+        Err(error) => findings.fail(&format!("Stripe's API: {error}")),
     }
 }
 

@@ -17,6 +17,8 @@ pub enum About {
     DeadLetters,
     Failures,
     Quarantine,
+    /// What Stripe was asked for.
+    Stripe,
 }
 
 /// Something that somebody should look at.
@@ -36,12 +38,17 @@ pub struct Trouble {
     pub failing: i64,
     pub given_up: i64,
     pub quarantined: i64,
+    /// Events of the last day that had to be fetched, and accounts that could not be compared.
+    pub late_events: i64,
+    pub uncompared: i64,
 }
 
 impl From<&Totals> for Trouble {
     fn from(totals: &Totals) -> Self {
-        let Totals { dead_letters, failing, given_up, quarantined, .. } = *totals;
-        Self { dead_letters, failing, given_up, quarantined }
+        let Totals {
+            dead_letters, failing, given_up, quarantined, late_events, uncompared, ..
+        } = *totals;
+        Self { dead_letters, failing, given_up, quarantined, late_events, uncompared }
     }
 }
 
@@ -78,6 +85,20 @@ pub fn concerns(consumers: &[Consumer], trouble: Trouble) -> Vec<Concern> {
         "failure of a table or handler was given up",
         "failures of tables or handlers were given up",
         About::Failures,
+    );
+    add(
+        true,
+        trouble.uncompared,
+        "account could not be compared with Stripe's events: see tollgate.reconciliations",
+        "accounts could not be compared with Stripe's events: see tollgate.reconciliations",
+        About::Stripe,
+    );
+    add(
+        false,
+        trouble.late_events,
+        "event of the last day was brought by no webhook, and fetched from Stripe: see tollgate.gaps",
+        "events of the last day were brought by no webhook, and fetched from Stripe: see tollgate.gaps",
+        About::Stripe,
     );
     add(
         false,
@@ -134,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        let trouble = Trouble { dead_letters: 1, failing: 2, given_up: 0, quarantined: 1000 };
+        let trouble =
+            Trouble { dead_letters: 1, failing: 2, quarantined: 1000, ..Trouble::default() };
         let concerns = concerns(&[], trouble);
         let texts: Vec<_> = concerns.iter().map(|concern| concern.text.as_str()).collect();
         assert_eq!(

@@ -4,6 +4,7 @@
 pub mod layers;
 pub mod parse;
 pub mod spec;
+mod stripe;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,11 +18,10 @@ use crate::ingest::queue::Limits;
 use crate::ingest::{Endpoint, EndpointName, Endpoints, LivemodeRule};
 use crate::store::events::Notify;
 use crate::store::tokens::Hashed;
-use crate::stripe::api_key::ApiKey;
 use crate::stripe::signature::{SigningSecret, Tolerance};
-use crate::sync::{Accounts, ClientOptions};
 use crate::traces::TraceOptions;
 use layers::{Layers, Origin, Problem, RawEndpoint};
+pub use stripe::StripeSettings;
 
 /// Stripe can resend an event for 30 days (<https://docs.stripe.com/webhooks>); the rest is slack.
 const LEAST_RETENTION: Duration = Duration::from_hours(35 * 24);
@@ -89,15 +89,6 @@ pub struct ConsumingSettings {
     pub poll: Duration,
     /// Whether pushes may go to private addresses that are not of this host.
     pub allow_private: bool,
-}
-
-/// How Stripe's API is asked.
-#[derive(Clone, Debug)]
-pub struct StripeSettings {
-    pub client: ClientOptions,
-    pub accounts: Accounts,
-    /// How often the log is compared with Stripe's list of events; None for never.
-    pub reconcile: Option<Duration>,
 }
 
 /// How HTTP is served.
@@ -177,7 +168,7 @@ impl Settings {
                 poll: read.required("poll_interval", Duration::ZERO, parse::timeout),
                 allow_private: read.required("push_allow_private", false, parse::flag),
             },
-            stripe: stripe(&mut read),
+            stripe: stripe::settings(&mut read),
             http: http(&mut read),
             retention: retention(&mut read),
             drain: read.required("drain", Duration::ZERO, parse::duration),
@@ -276,24 +267,6 @@ fn writing(read: &mut Reader<'_>) -> WritingSettings {
         }),
         billing_tables: read.required("billing_tables", true, parse::flag),
     }
-}
-
-fn stripe(read: &mut Reader<'_>) -> Option<StripeSettings> {
-    let key = read.optional("stripe_api_key", |text| {
-        text.parse::<ApiKey>().map_err(|error| error.to_string())
-    });
-    let base = read.optional("stripe_api_base", parse::api_base);
-    let rate = read.required("stripe_api_rate", 1.0, parse::rate);
-    let connected = read.required("stripe_connect", false, parse::flag);
-    let reconcile = read.required("reconcile_interval", None, |text| match text.trim() {
-        "off" => Ok(None),
-        text => parse::timeout(text)
-            .map(Some)
-            .map_err(|_| "expected a time, for example 5m, or off".into()),
-    });
-    let client = ClientOptions { key: key?, base: base?, rate };
-    let accounts = if connected { Accounts::Connected } else { Accounts::Own };
-    Some(StripeSettings { client, accounts, reconcile })
 }
 
 fn http(read: &mut Reader<'_>) -> HttpSettings {

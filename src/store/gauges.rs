@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 
 use super::connect::within;
+use super::sync::reconcile::{self, Standing};
 
 /// Longest that one statement may run in the server, and that its answer is waited for.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -24,6 +25,8 @@ pub struct Gauges {
     pub log: Option<Log>,
     pub trouble: Option<Trouble>,
     pub consumers: Option<Vec<Consumer>>,
+    /// How comparing with Stripe goes; inside, None if that was never done.
+    pub stripe: Option<Option<Standing>>,
 }
 
 /// The log as a whole.
@@ -82,7 +85,8 @@ pub async fn read(pool: &PgPool) -> Gauges {
     }
     let trouble = part(pool, "trouble", trouble).await;
     let consumers = part(pool, "consumers", consumers).await;
-    Gauges { log, trouble, consumers }
+    let stripe = part(pool, "stripe", reconcile::standing).await;
+    Gauges { log, trouble, consumers, stripe }
 }
 
 async fn part<T>(

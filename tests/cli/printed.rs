@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use sqlx::Executor;
 use tollgate::fixtures::{SEED, START, stories};
 
+use crate::support::stripe::{API_KEY, FakeStripe};
 use crate::support::{App, SECRET, event};
 use crate::{stdout, tollgate};
 
@@ -48,12 +49,14 @@ const GIVEN: [(&str, &str); 2] = [
 /// A folder with what examples name, a gateway, and programs in front of `PATH`.
 struct Scene {
     app: App,
+    stripe: FakeStripe,
     dir: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new(page: &str) -> Self {
-        let scene = Self { app: App::spawn().await, dir: tempfile::tempdir().unwrap() };
+        let (app, stripe) = (App::spawn().await, FakeStripe::start().await);
+        let scene = Self { app, stripe, dir: tempfile::tempdir().unwrap() };
         for (_, sql) in GIVEN.iter().filter(|(name, _)| *name == page) {
             scene.app.pool.execute(*sql).await.unwrap();
         }
@@ -122,6 +125,7 @@ impl Scene {
         let here = |name: &str| self.path(name).display().to_string();
         [
             ("whsec_…", SECRET.to_owned()),
+            ("rk_live_…", API_KEY.to_owned()),
             ("postgres://app@db/app", self.app.database_url.clone()),
             ("postgres://owner@db/app", self.app.database_url.clone()),
             ("0.0.0.0:8080", "127.0.0.1:0".to_owned()),
@@ -145,6 +149,8 @@ impl Scene {
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("DATABASE_URL", &self.app.database_url)
             .env("STRIPE_WEBHOOK_SECRET", SECRET)
+            .env("STRIPE_API_KEY", API_KEY)
+            .env("TOLLGATE_STRIPE_API_BASE", self.stripe.base())
             .env("TOLLGATE_LISTEN", self.app.address.to_string())
             .env("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0")
             .env("TOLLGATE_DATA_DIR", self.path("data"))
@@ -156,8 +162,21 @@ impl Scene {
             .unwrap()
     }
 
+    /// Has Stripe know what the tables know.
+    async fn furnish_stripe(&self) {
+        let all = "SELECT n.stored FROM tollgate.billing_tables() t, tollgate.next_objects(t, '', false, '', 1000) n";
+        let objects: Vec<String> = sqlx::query_scalar(all).fetch_all(&self.app.pool).await.unwrap();
+        for object in objects {
+            let object: serde_json::Value = serde_json::from_str(&object).unwrap();
+            if object["id"].is_string() {
+                self.stripe.put("", object);
+            }
+        }
+    }
+
     /// Runs an example; panics unless it does what it says.
     async fn run(&self, example: &str) {
+        self.furnish_stripe().await;
         let output = self.path("output");
         let mut child = self.start(example, &output);
         let said = || {

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod backfill;
+mod connect;
 mod fake;
 mod faults;
 mod reconcile;

@@ -51,12 +51,6 @@ impl Scene {
         Self { stripe, app, context }
     }
 
-    /// Makes an object at Stripe, and has a webhook say so.
-    pub async fn make(&self, event_type: &str, object: Value) {
-        self.stripe.put("", object.clone());
-        assert_eq!(self.app.deliver(event(event_type, &object)).await.status, 200);
-    }
-
     /// Runs the command itself.
     pub async fn tollgate(&self, arguments: &[&str]) -> Output {
         command(&self.stripe, &self.app.database_url, arguments).output().await.unwrap()

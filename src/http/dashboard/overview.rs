@@ -59,7 +59,7 @@ impl OverviewPage {
     #[allow(clippy::unused_self, reason = "the template calls it so")]
     fn link(&self, concern: &Concern) -> &'static str {
         match concern.about {
-            About::Gateway => "",
+            About::Gateway | About::Stripe => "",
             About::Consumers => "/consumers",
             About::DeadLetters => "/dead-letters",
             About::Failures => "/failures",

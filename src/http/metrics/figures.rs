@@ -9,6 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::page::Page;
 use crate::consume::tally::{MOST_CONSUMERS, REST};
 use crate::store::gauges::{Consumer, Gauges, Log, Trouble};
+use crate::store::sync::reconcile::Standing;
 
 /// One number of a consumer's.
 type Count = fn(&Consumer) -> i64;
@@ -19,7 +20,7 @@ pub struct Figures(pub Arc<Gauges>);
 
 impl Collector for Figures {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let Gauges { log, trouble, consumers } = &*self.0;
+        let Gauges { log, trouble, consumers, stripe } = &*self.0;
         let mut page = Page(encoder);
         page.gauge(
             "tollgate_database_up",
@@ -30,6 +31,7 @@ impl Collector for Figures {
             ([("part", "log")], flag(log.is_some())),
             ([("part", "trouble")], flag(trouble.is_some())),
             ([("part", "consumers")], flag(consumers.is_some())),
+            ([("part", "stripe")], flag(stripe.is_some())),
         ];
         page.gauges(
             "tollgate_database_part_up",
@@ -44,6 +46,9 @@ impl Collector for Figures {
         }
         if let Some(consumers) = consumers {
             write_consumers(&mut page, &bounded(consumers))?;
+        }
+        if let Some(stripe) = stripe {
+            write_stripe(&mut page, stripe.as_ref())?;
         }
         Ok(())
     }
@@ -133,6 +138,24 @@ fn write_consumers(page: &mut Page, consumers: &[Consumer]) -> fmt::Result {
         "tollgate_dead_letters",
         "Events that were tried often enough, and wait for somebody.",
         each(|one| float(one.dead)),
+    )
+}
+
+fn write_stripe(page: &mut Page, standing: Option<&Standing>) -> fmt::Result {
+    page.gauges::<0>(
+        "tollgate_reconcile_behind_seconds",
+        "Time since the log was last compared to the end with Stripe's events, of the account furthest behind.",
+        standing.map(|it| ([], it.behind_seconds)),
+    )?;
+    page.gauges::<0>(
+        "tollgate_reconcile_failing",
+        "1 if an account could not be compared the last time.",
+        standing.map(|it| ([], flag(it.error.is_some()))),
+    )?;
+    page.gauges::<0>(
+        "tollgate_reconcile_late_events",
+        "Events of the last day that no webhook brought within a minute, and that were fetched.",
+        standing.map(|it| ([], float(it.late_events))),
     )
 }
 

@@ -22,6 +22,10 @@ pub struct Totals {
     pub given_up: i64,
     /// Dead letters, up to 10,001.
     pub dead_letters: i64,
+    /// Events of the last day that no webhook brought, and that were fetched from Stripe.
+    pub late_events: i64,
+    /// Accounts that could not be compared with Stripe's events the last time.
+    pub uncompared: i64,
     pub consumers: i64,
     pub handlers: i64,
     /// Bytes that the database takes.
@@ -38,6 +42,9 @@ pub async fn totals(connection: &mut PgConnection) -> Result<Totals, sqlx::Error
                 (SELECT count(*) FROM (SELECT FROM tollgate.quarantine LIMIT 10001) q) AS quarantined,
                 f.failing, f.given_up,
                 (SELECT count(*) FROM (SELECT FROM tollgate.deliveries WHERE state = 'dead' LIMIT 10001) d) AS dead_letters,
+                (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
+                 WHERE g.found_at > clock_timestamp() - interval '1 day') AS late_events,
+                (SELECT count(*) FROM tollgate.reconciliations r WHERE r.error IS NOT NULL) AS uncompared,
                 (SELECT count(*) FROM tollgate.consumers) AS consumers,
                 (SELECT count(*) FROM tollgate.handlers) AS handlers,
                 pg_database_size(current_database()) AS database_bytes
