@@ -199,3 +199,19 @@ async fn answers_look_like_stripes() {
     stripe.forget_requests();
     assert!(stripe.requests().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_last_handle() {
+    let stripe = FakeStripe::start().await;
+    let (other, base) = (stripe.clone(), stripe.base());
+    drop(stripe);
+    assert_eq!(get(&other, "/v1/customers").await.0, 200);
+    drop(other);
+    for _ in 0..100 {
+        if client().get(&base).send().await.is_err_and(|error| error.is_connect()) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("still there after five seconds");
+}

@@ -3,10 +3,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
+mod cli;
 mod fake;
 mod faults;
+mod forwarded;
 #[path = "../support/mod.rs"]
 mod support;
+mod triggered;
 
 use serde_json::Value;
 use support::stripe::{API_KEY, FakeStripe};
