@@ -43,7 +43,7 @@ async fn what_is_sent_again_is_a_duplicate() {
     let Some(cli) = Cli::of(&stripe) else { return };
     let app = gateway().await;
     let url = app.url("/webhooks/stripe");
-    let listening = cli.listen(&stripe, &["--all-snapshot", "--forward-to", &url]).await;
+    let listening = cli.listen(&["--all-snapshot", "--forward-to", &url]).await;
     cli.done(&["trigger", "customer.created"]).await;
     listening.until("the first", || stripe.forwarded().len() == 1).await;
     let event = stripe.events("")[0]["id"].as_str().unwrap().to_owned();
@@ -70,7 +70,7 @@ async fn a_burst_arrives_whole() {
     let Some(cli) = Cli::of(&stripe) else { return };
     let app = gateway().await;
     let url = app.url("/webhooks/stripe");
-    let listening = cli.listen(&stripe, &["--all-snapshot", "--forward-to", &url]).await;
+    let listening = cli.listen(&["--all-snapshot", "--forward-to", &url]).await;
     let ids: BTreeSet<String> = (0..BURST).map(|at| format!("evt_burst_{at}")).collect();
     for id in &ids {
         let customer = json!({ "id": format!("cus_{id}"), "object": "customer", "created": now() });
@@ -112,7 +112,7 @@ async fn with_another_secret_nothing_is_taken() {
     let Some(cli) = Cli::of(&stripe) else { return };
     let app = App::spawn().await;
     let url = app.url("/webhooks/stripe");
-    let listening = cli.listen(&stripe, &["--all-snapshot", "--forward-to", &url]).await;
+    let listening = cli.listen(&["--all-snapshot", "--forward-to", &url]).await;
     cli.done(&["trigger", "customer.created"]).await;
     let event = stripe.events("")[0]["id"].as_str().unwrap().to_owned();
     listening.until_it_says(&format!("<--  [400] POST {url} [{event}]")).await;
@@ -124,7 +124,7 @@ async fn without_a_gateway_the_listener_says_so_and_goes_on() {
     let stripe = FakeStripe::start().await;
     let Some(cli) = Cli::of(&stripe) else { return };
     let nobody = format!("http://{}/webhooks/stripe", process::free_address());
-    let listening = cli.listen(&stripe, &["--all-snapshot", "--forward-to", &nobody]).await;
+    let listening = cli.listen(&["--all-snapshot", "--forward-to", &nobody]).await;
     for _ in 0..2 {
         cli.done(&["trigger", "customer.created"]).await;
     }
@@ -134,12 +134,34 @@ async fn without_a_gateway_the_listener_says_so_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connected_accounts_can_have_an_endpoint_of_their_own() {
+    let stripe = FakeStripe::start().await;
+    let Some(cli) = Cli::of(&stripe) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tollgate.toml");
+    let endpoint = format!("[endpoints.connect]\nsecrets = [\"{LISTEN_SECRET}\"]\n");
+    std::fs::write(&config, endpoint).unwrap();
+    let app = App::spawn_configured(&config).await;
+    let (own, theirs) = (app.url("/webhooks/stripe"), app.url("/webhooks/stripe/connect"));
+    let flags = ["--all-snapshot", "--forward-to", &own, "--forward-connect-to", &theirs];
+    let listening = cli.listen(&flags).await;
+    stripe.add_account("acct_connected");
+    cli.done(&["trigger", "product.created", "--stripe-account", "acct_connected"]).await;
+    listening.until_it_says(&format!("<--  [200] POST {theirs}")).await;
+    let account: String = sqlx::query_scalar("SELECT account FROM tollgate.events")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(account, "acct_connected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn thin_events_are_forwarded_too() {
     let stripe = FakeStripe::start().await;
     let Some(cli) = Cli::of(&stripe) else { return };
     let app = gateway().await;
     let url = app.url("/webhooks/stripe");
-    let listening = cli.listen(&stripe, &["--all-thin", "--forward-to", &url]).await;
+    let listening = cli.listen(&["--all-thin", "--forward-to", &url]).await;
     stripe.emit_thin(json!({
         "id": "evt_test_thin", "object": "v2.core.event", "created": "2026-01-02T03:04:05.678Z",
         "type": "v1.billing.meter.error_report_triggered", "livemode": false,

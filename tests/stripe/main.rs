@@ -7,6 +7,7 @@ mod cli;
 mod fake;
 mod faults;
 mod forwarded;
+mod printed;
 #[path = "../support/mod.rs"]
 mod support;
 mod triggered;

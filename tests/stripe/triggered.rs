@@ -59,7 +59,7 @@ async fn what_is_triggered_is_recorded_once_and_shown_in_the_tables() {
     let Some(cli) = Cli::of(&stripe) else { return };
     let app = gateway().await;
     let url = app.url("/webhooks/stripe");
-    let listening = cli.listen(&stripe, &["--all-snapshot", "--forward-to", &url]).await;
+    let listening = cli.listen(&["--all-snapshot", "--forward-to", &url]).await;
     for name in TRIGGERS {
         let before = stripe.events("").len();
         let printed = cli.done(&["trigger", name]).await;

@@ -66,10 +66,6 @@ impl Listeners {
         )
     }
 
-    pub fn connected(&self) -> usize {
-        self.connected.len()
-    }
-
     /// Sends an event to all who want its kind, signed now.
     pub fn send(&mut self, event: &Value) {
         let thin = event["object"] == "v2.core.event";

@@ -143,11 +143,6 @@ impl FakeStripe {
         world.put("", event);
     }
 
-    /// How many listeners are connected.
-    pub fn listeners(&self) -> usize {
-        self.world().listeners.connected()
-    }
-
     /// The ids of events that listeners acknowledged, in that order.
     pub fn acknowledged(&self) -> Vec<String> {
         self.world().listeners.acknowledged.clone()
