@@ -67,6 +67,10 @@ impl Account {
         }
     }
 
+    pub fn is_removed(&self, id: &str) -> bool {
+        self.removed.contains_key(id)
+    }
+
     pub fn events(&self) -> Vec<Value> {
         self.events.clone()
     }
