@@ -37,7 +37,7 @@ fixtures: ## Write fixtures/events anew
 postgres: ## Make sure that there is a Postgres to run, and what is needed to build
 	@scripts/ensure-tools
 
-test-tools: ## Make sure of what tests need: NATS, Node.js, Python, psql, Chromium
+test-tools: ## Make sure of what tests need: NATS, Node.js, Python, psql, Chromium, the Stripe CLI
 	@scripts/ensure-test-tools
 
 stop-test-postgres: ## Stop the Postgres that tests leave running for the next run

@@ -27,8 +27,8 @@ const NOT_HERE: [(&str, &str); 5] = [
     ("make ", "CI runs them"),
     ("curl ", "tests/admin runs them"),
     ("cargo bench ", "takes an hour; its flags are parsed by the benchmark's own tests"),
-    ("stripe listen ", "needs an account at Stripe"),
-    ("stripe trigger ", "needs an account at Stripe"),
+    ("stripe listen ", "tests/stripe runs them"),
+    ("stripe trigger ", "tests/stripe runs them"),
 ];
 
 /// What a page's examples take for granted.

@@ -89,6 +89,31 @@ async fn filters_choose_by_time_owner_and_status() {
         assert_eq!(ids(&get(&stripe, path).await.1), ["pm_1"], "{path}");
     }
     assert!(ids(&get(&stripe, "/v1/customers/cus_2/payment_methods").await.1).is_empty());
+    stripe.remove("", "cus_2");
+    assert_eq!(get(&stripe, "/v1/customers/cus_2/payment_methods").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_a_customer_is_asked_for_by_the_customer() {
+    let stripe = FakeStripe::start().await;
+    stripe.put("", json!({ "id": "txi_1", "object": "tax_id", "customer": null }));
+    stripe.put("", json!({ "id": "txi_2", "object": "tax_id", "customer": "cus_1" }));
+    for (path, wanted) in [
+        ("/v1/tax_ids", "txi_1"),
+        ("/v1/tax_ids?owner[type]=customer&owner[customer]=cus_1", "txi_2"),
+        ("/v1/customers/cus_1/tax_ids", "txi_2"),
+    ] {
+        assert_eq!(ids(&get(&stripe, path).await.1), [wanted], "{path}");
+    }
+    let entitlement = "entitlements.active_entitlement";
+    for number in 1..3 {
+        let (id, owner) = (format!("ent_{number}"), format!("cus_{number}"));
+        stripe.put("", json!({ "id": id, "object": entitlement, "customer": owner }));
+    }
+    let path = "/v1/entitlements/active_entitlements";
+    assert_eq!(get(&stripe, path).await.0, 400, "only of a customer");
+    let (_, list) = get(&stripe, &format!("{path}?customer=cus_2")).await;
+    assert_eq!(list["data"], json!([{ "id": "ent_2", "object": entitlement }]), "not said again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,4 +223,20 @@ async fn answers_look_like_stripes() {
     assert_eq!(asked.headers["stripe-version"], "2020-08-27");
     stripe.forget_requests();
     assert!(stripe.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_last_handle() {
+    let stripe = FakeStripe::start().await;
+    let (other, base) = (stripe.clone(), stripe.base());
+    drop(stripe);
+    assert_eq!(get(&other, "/v1/customers").await.0, 200);
+    drop(other);
+    for _ in 0..100 {
+        if client().get(&base).send().await.is_err_and(|error| error.is_connect()) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("still there after five seconds");
 }

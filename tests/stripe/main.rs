@@ -4,14 +4,18 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod backfill;
+mod cli;
 mod connect;
 mod fake;
 mod faults;
+mod forwarded;
+mod printed;
 mod reconcile;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
 mod thin;
+mod triggered;
 mod trouble;
 mod verify;
 

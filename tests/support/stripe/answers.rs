@@ -20,7 +20,7 @@ impl Answer {
         Self { status, content_type: "application/json", headers: Vec::new(), body }
     }
 
-    fn error(status: u16, error: &Value) -> Self {
+    pub fn error(status: u16, error: &Value) -> Self {
         Self::json(status, &json!({ "error": error }))
     }
 }

@@ -17,12 +17,14 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use futures_util::stream;
 use socket2::Socket;
 
+use super::acts;
 use super::answers::{self, Answer};
+use super::listen;
 use super::world::World;
 use super::{Asked, FakeStripe, Fault, Shared};
 
 /// The version that answers name if the request names none.
-const VERSION: &str = "2025-03-31.basil";
+pub const VERSION: &str = "2025-03-31.basil";
 
 type State = web::Data<Arc<Shared>>;
 
@@ -34,7 +36,12 @@ pub async fn start() -> (Arc<Shared>, ServerHandle) {
             let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let shared = shared(listener.local_addr().unwrap());
             let state: State = web::Data::new(Arc::clone(&shared));
-            let app = move || App::new().app_data(state.clone()).default_service(web::to(respond));
+            let app = move || {
+                App::new()
+                    .app_data(state.clone())
+                    .route(listen::PATH, web::get().to(listen::connect))
+                    .default_service(web::to(respond))
+            };
             let server = HttpServer::new(app)
                 .on_connect(keep_socket)
                 .workers(1)
@@ -90,8 +97,11 @@ fn answer(fake: &FakeStripe, asked: &Asked, fault: Option<&Fault>) -> Answer {
     let Some(account) = fake.world().named(header) else {
         return answers::invalid_account(&key, header.unwrap_or_default());
     };
+    if asked.path == "/v1/stripecli/sessions" {
+        return fake.world().listeners.open(asked, &fake.shared.address.to_string());
+    }
     if asked.method != "GET" {
-        return answers::unrecognized(asked);
+        return acts::write(&mut fake.world(), &account, asked);
     }
     let first_again = matches!(fault, Some(Fault::RepeatPage));
     let read = || answers::read(&mut fake.world(), &account, &key, asked, first_again);

@@ -25,6 +25,9 @@ pub fn answer(account: &Account, asked: &Asked, first_again: bool) -> Option<Ans
         let kind = items.first().and_then(|item| item["object"].as_str()).unwrap_or("item");
         (kind.to_owned(), items)
     } else if let Some((kind, member, owner)) = paths::belongings(&asked.path) {
+        if account.is_removed(owner) {
+            return Some(missing(404, member, owner, member));
+        }
         let owned = account.of_kind(kind).into_iter().filter(|it| refers(it, member, owner));
         (kind.to_owned(), owned.collect())
     } else {
@@ -58,7 +61,10 @@ fn page(
     // Cursors are places among all objects: one need not match the filters of this request.
     let from = after.map_or(0, |at| at + 1);
     let within = &objects[from..before.unwrap_or(objects.len()).max(from)];
-    let matching: Vec<&&Value> = within.iter().filter(|it| matches(kind, it, asked)).collect();
+    // Before a cursor all are needed: the page is the end of them.
+    let most = if before.is_some() { usize::MAX } else { limit + 1 };
+    let matching = within.iter().filter(|it| matches(kind, it, asked)).take(most);
+    let matching: Vec<&&Value> = matching.collect();
     let skipped = if before.is_some() { matching.len().saturating_sub(limit) } else { 0 };
     let shown = matching.iter().skip(skipped).take(limit);
     let data: Vec<Value> = shown.map(|object| rendered(object)).collect();
@@ -87,6 +93,14 @@ fn matches(kind: &str, object: &Value, asked: &Asked) -> bool {
     let canceled = kind == "subscription" && object["status"] == "canceled";
     if canceled && asked.parameter("status").is_none() {
         return false;
+    }
+    // Without an owner, the account's own ones.
+    if asked.path == "/v1/tax_ids" {
+        let owner = asked.parameter("owner[customer]");
+        let fits = owner.map_or(object["customer"].is_null(), |it| refers(object, "customer", it));
+        if !fits {
+            return false;
+        }
     }
     let types: Vec<&str> = asked
         .query

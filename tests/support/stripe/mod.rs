@@ -1,10 +1,17 @@
 //! A Stripe API of the tests' own, over HTTP on a port of this machine: objects, events, lists with
-//! pages, accounts, keys, and everything that goes wrong with a real one. It checks no writes.
+//! pages, accounts, keys, listeners, and everything that goes wrong with a real one. What is written to
+//! it is believed, not checked.
 
+mod acts;
 mod answers;
+mod bills;
+mod forms;
 mod gate;
+mod listen;
 mod lists;
 mod paths;
+mod payments;
+mod shapes;
 mod world;
 
 use std::collections::BTreeMap;
@@ -18,6 +25,9 @@ use world::World;
 
 /// The key that is allowed from the start.
 pub const API_KEY: &str = "sk_test_of_the_tests";
+
+/// Signs what is sent to listeners; `stripe listen --print-secret` prints it.
+pub const LISTEN_SECRET: &str = "whsec_of_the_listener";
 
 /// One request that was asked of the fake.
 #[derive(Clone, Debug)]
@@ -57,6 +67,16 @@ pub enum Fault {
     RepeatPage,
     /// 401, saying that a key of one mode was used with an object of the other.
     WrongMode,
+}
+
+/// What a listener's target answered to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    pub event: String,
+    pub status: u16,
+    /// The answer's header `X-Event-Status`.
+    pub outcome: String,
+    pub url: String,
 }
 
 type Hook = Arc<dyn Fn(&FakeStripe, &Asked) + Send + Sync>;
@@ -111,9 +131,26 @@ impl FakeStripe {
         self.world().account(account).object(id).cloned()
     }
 
-    /// Adds an event to `/v1/events`. Its id must be new.
+    /// Adds an event to `/v1/events`, and sends it to whoever listens. Its id must be new.
     pub fn emit(&self, account: &str, event: Value) {
         self.world().emit(account, event);
+    }
+
+    /// Sends a thin event to whoever listens for such; `/v2/core/events` has it.
+    pub fn emit_thin(&self, event: Value) {
+        let mut world = self.world();
+        world.listeners.send(&event);
+        world.put("", event);
+    }
+
+    /// The ids of events that listeners acknowledged, in that order.
+    pub fn acknowledged(&self) -> Vec<String> {
+        self.world().listeners.acknowledged.clone()
+    }
+
+    /// What listeners forwarded, and what was answered.
+    pub fn forwarded(&self) -> Vec<Forwarded> {
+        self.world().listeners.forwarded.clone()
     }
 
     /// All events of an account, oldest first.

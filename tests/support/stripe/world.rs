@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Value, json};
 
 use super::super::now;
+use super::listen::Listeners;
 use super::{API_KEY, Asked, Fault};
 
 /// Types of which a deleted object answers with a stub.
@@ -66,6 +67,10 @@ impl Account {
         }
     }
 
+    pub fn is_removed(&self, id: &str) -> bool {
+        self.removed.contains_key(id)
+    }
+
     pub fn events(&self) -> Vec<Value> {
         self.events.clone()
     }
@@ -107,6 +112,8 @@ pub struct World {
     pub faults: Vec<(String, usize, Fault)>,
     pub asked: Vec<Asked>,
     pub skew: i64,
+    pub listeners: Listeners,
+    numbers: u64,
     accounts: BTreeMap<String, Account>,
     disconnected: BTreeSet<String>,
 }
@@ -118,9 +125,17 @@ impl World {
             faults: Vec::new(),
             asked: Vec::new(),
             skew: 0,
+            listeners: Listeners::default(),
+            numbers: 0,
             accounts: BTreeMap::new(),
             disconnected: BTreeSet::new(),
         }
+    }
+
+    /// A number that was not there before.
+    pub fn next(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     pub fn account(&mut self, name: &str) -> &mut Account {
@@ -134,10 +149,10 @@ impl World {
 
     pub fn emit(&mut self, account: &str, event: Value) {
         self.meet(account);
-        let account = self.account(account);
         let id = event["id"].as_str().expect("an event with an id");
-        assert!(account.event(id).is_none(), "{id} was emitted before");
-        account.events.push(event);
+        assert!(self.account(account).event(id).is_none(), "{id} was emitted before");
+        self.listeners.send(&event);
+        self.account(account).events.push(event);
     }
 
     /// An account that owns something is connected, unless it was disconnected.
