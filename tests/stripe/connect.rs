@@ -55,7 +55,7 @@ async fn accounts_that_share_a_coupon_id_have_rows_of_their_own() {
         assert_eq!(deliver(&app, path, secret, body).await, "recorded");
     }
     let rows: Vec<String> = sqlx::query_scalar(
-        "SELECT concat_ws(' ', nullif(account, ''), livemode, percent_off) FROM stripe.coupons
+        "SELECT concat_ws(' ', nullif(account, ''), livemode::text, percent_off) FROM stripe.coupons
          WHERE id = 'WELCOME' ORDER BY percent_off",
     )
     .fetch_all(&app.pool)

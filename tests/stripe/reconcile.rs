@@ -198,13 +198,23 @@ async fn connected_accounts_are_compared_each_for_itself() {
         json!([null, "acct_1", "acct_2"])
     );
 
-    // One goes away: the others are compared all the same.
+    // One goes away after it was listed: the others are compared all the same.
     scene.stripe.add_account("acct_3");
-    scene.stripe.fail("/v1/events", 2, crate::support::stripe::Fault::Status(403));
     happen(&scene.stripe, "cus_2", 0);
-    let failed = reconcile(&scene.context, &scope).await.unwrap_err();
-    assert!(failed.to_string().contains("403"), "{failed}");
-    scene.stripe.mend();
+    let third = event_at("customer.created", &customer("cus_3", "Theirs"), now());
+    scene.stripe.emit("acct_3", serde_json::from_str(&third).unwrap());
+    scene.stripe.on_page(|stripe, asked| {
+        if asked.headers.get("stripe-account").is_some_and(|account| account == "acct_1") {
+            stripe.disconnect_account("acct_2");
+        }
+    });
     let reports = reconcile(&scene.context, &scope).await.unwrap();
-    assert_eq!((reports.len(), reports[0].events()), (4, 1));
+    let told: Vec<_> =
+        reports.iter().map(|it| (it.account.as_str(), it.events(), it.error.is_some())).collect();
+    assert_eq!(
+        told,
+        [("", 1, false), ("acct_1", 0, false), ("acct_2", 0, true), ("acct_3", 1, false)]
+    );
+    let error = "SELECT array_agg(account) FROM tollgate.reconciliations WHERE error LIKE '%not connected%'";
+    assert_eq!(scene.value(error).await, json!(["acct_2"]));
 }
