@@ -3,6 +3,7 @@
 
 mod check;
 mod completions;
+mod consumer_flags;
 mod consumers;
 mod database;
 mod dead_letters;

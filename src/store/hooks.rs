@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use super::connect::Transaction;
 use super::events::NewEvent;
-use super::handlers::{self, Policy, Registered, SqlHandler};
+use super::handlers::{self, Policy, Registered, SqlHandler, is_own};
 use super::{Fault, StoreError};
 use crate::stripe::event::Envelope;
 
@@ -28,6 +28,12 @@ pub trait EventHandler: Debug + Send + Sync {
 
     /// Is this type of event for it?
     fn wants(&self, event_type: &str) -> bool;
+
+    /// Are events of Tollgate's own for it too, of types that begin with `tollgate.`? Stripe never
+    /// sent them: so not unless it says so, and wants the type.
+    fn wants_own(&self) -> bool {
+        false
+    }
 
     /// What happens to an event when it fails.
     fn policy(&self) -> Policy {
@@ -84,7 +90,9 @@ impl<'a> Handler<'a> {
     pub fn wants(self, event_type: &str) -> bool {
         match self {
             Self::Sql(handler) => handler.pattern.fits(event_type),
-            Self::Rust(handler) => handler.wants(event_type),
+            Self::Rust(handler) => {
+                (!is_own(event_type) || handler.wants_own()) && handler.wants(event_type)
+            }
         }
     }
 

@@ -99,6 +99,8 @@ pub struct Redelivered {
     pub open: i32,
     /// Not in the log.
     pub gone: i32,
+    /// Left out by the consumer's filter, or of Tollgate's own and not asked for.
+    pub excluded: i32,
 }
 
 /// Hands events out to a consumer again.
