@@ -9,6 +9,7 @@ mod database;
 mod dead_letters;
 mod demo;
 mod events;
+mod filter;
 mod fixtures;
 mod flags;
 mod handlers;
@@ -18,6 +19,8 @@ mod migrate;
 mod psql;
 mod rebuild;
 mod replay;
+mod replay_log;
+mod reprocess;
 mod serve;
 mod status;
 mod table;
@@ -66,6 +69,7 @@ enum Command {
     Tail(tail::TailArgs),
     Tokens(tokens::TokensArgs),
     Replay(replay::ReplayArgs),
+    Reprocess(reprocess::ReprocessArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
             Command::Tail(args) => tail::run(args).await,
             Command::Tokens(args) => tokens::run(args).await,
             Command::Replay(args) => replay::run(args).await,
+            Command::Reprocess(args) => reprocess::run(args).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
             Command::Fixtures(args) => fixtures::run(&args),
