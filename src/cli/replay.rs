@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::database::connect;
-use super::filter::FilterArgs;
 use super::flags::SettingFlags;
+use super::replay_log::{self, LogArgs};
 use super::terminal::confirm;
-use super::{Misconfigured, replay_log, table};
+use super::{Misconfigured, table};
 use crate::clock::Clock;
 use crate::replay::report::Group;
 use crate::replay::{Options, Pace, Plan, Report, Sender, Target, plan, source};
@@ -59,20 +59,8 @@ pub struct ReplayArgs {
     #[arg(required_unless_present = "from_log", value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// Send events of the gateway's own log instead: all that fit the filters
-    #[arg(long, conflicts_with = "paths")]
-    from_log: bool,
-
     #[command(flatten)]
-    filter: FilterArgs,
-
-    /// With --from-log: only say how many events fit, and of which types
-    #[arg(long, requires = "from_log")]
-    dry_run: bool,
-
-    /// With --from-log: do not ask before sending
-    #[arg(long, requires = "from_log")]
-    yes: bool,
+    log: LogArgs,
 
     /// Where to send them
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhooks/stripe")]
@@ -138,10 +126,10 @@ fn interval(rate: &str) -> Result<Duration, String> {
 /// # Errors
 /// If nothing can be sent: unreadable events, no events, an unusable secret.
 pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    if args.from_log {
+    if args.log.from_log {
         return from_log(args).await;
     }
-    if args.filter.is_given() {
+    if args.log.filter.is_given() {
         return Err(Misconfigured("filters are for --from-log, not for files".to_owned()).into());
     }
     let sender = args.sender()?;
@@ -159,9 +147,9 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
 
 /// The same with events of the log, after a look at which they are.
 async fn from_log(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    let filter = args.filter.filter(Clock::system().now());
+    let filter = args.log.filter.filter(Clock::system().now());
     let filter = filter.map_err(|wrong| Misconfigured(wrong.to_string()))?;
-    let sender = if args.dry_run { None } else { Some(args.sender()?) };
+    let sender = if args.log.dry_run { None } else { Some(args.sender()?) };
     let mut connection = connect(&args.flags).await?;
     let chosen = replay_log::choose(&mut connection, &filter).await?;
     let Some(sender) = sender else {
@@ -172,12 +160,12 @@ async fn from_log(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     if chosen.is_empty() {
         bail!("there are no events in the log that fit: nothing was sent");
     }
-    if !args.yes {
+    if !args.log.yes {
         eprintln!("{}", chosen.words());
     }
     let options = args.options();
     let deliveries = plan::order(chosen.len(), &options).len();
-    if !confirm(&format!("Make {deliveries} deliveries to {}?", args.to), args.yes)? {
+    if !confirm(&format!("Make {deliveries} deliveries to {}?", args.to), args.log.yes)? {
         return Ok(ExitCode::FAILURE);
     }
     let (planned, deliveries, reading) = chosen.deliveries(connection, options);

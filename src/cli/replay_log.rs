@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::filter::FilterArgs;
 use super::table;
 use super::terminal::{harmless, second};
 use crate::replay::{Delivery, Event, Options, plan};
@@ -24,6 +25,25 @@ const PIECE: i64 = 2000;
 
 /// Bodies that are read at a time, and that wait to be sent: they may be large.
 const BODIES: usize = 32;
+
+/// Whether events of the log are sent, and which.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// Send events of the gateway's own log instead: all that fit the filters
+    #[arg(long, conflicts_with = "paths")]
+    pub from_log: bool,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// With --from-log: only say how many events fit, and of which types
+    #[arg(long, requires = "from_log")]
+    pub dry_run: bool,
+
+    /// With --from-log: do not ask before sending
+    #[arg(long, requires = "from_log")]
+    pub yes: bool,
+}
 
 /// Events of the log, oldest first, and those of one second as they came.
 #[derive(Debug, Default)]

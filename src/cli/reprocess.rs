@@ -1,10 +1,12 @@
 //! `tollgate reprocess`: run handlers and billing tables again for many events, or give them to a
 //! consumer again. What is done, and noted of it, is `http::admin::actions`'.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
 
 use super::Misconfigured;
 use super::database::{act, connect, said};
@@ -36,18 +38,8 @@ Exit codes: 0 done, or nothing fits; 1 it failed, or the answer was no; 2 wrongl
 pub struct ReprocessArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Run this handler; may be repeated [default: all that want the type]
-    #[arg(long = "handler", value_name = "NAME")]
-    handlers: Vec<String>,
-    /// Run no handlers
-    #[arg(long, conflicts_with = "handlers")]
-    no_handlers: bool,
-    /// Leave the billing tables as they are
-    #[arg(long)]
-    no_tables: bool,
-    /// Give the events to this consumer again, and do nothing else
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["handlers", "no_handlers", "no_tables"])]
-    consumer: Option<String>,
+    #[command(flatten)]
+    what: What,
     /// Most events, the newest that fit, up to 10000
     #[arg(long, default_value_t = USUAL, value_parser = clap::value_parser!(i64).range(1..=MOST))]
     limit: i64,
@@ -64,7 +56,24 @@ pub struct ReprocessArgs {
     flags: SettingFlags,
 }
 
-impl ReprocessArgs {
+/// What is done with them.
+#[derive(Debug, clap::Args)]
+struct What {
+    /// Run this handler; may be repeated [default: all that want the type]
+    #[arg(long = "handler", value_name = "NAME")]
+    handlers: Vec<String>,
+    /// Run no handlers
+    #[arg(long, conflicts_with = "handlers")]
+    no_handlers: bool,
+    /// Leave the billing tables as they are
+    #[arg(long)]
+    no_tables: bool,
+    /// Give the events to this consumer again, and do nothing else
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["handlers", "no_handlers", "no_tables"])]
+    consumer: Option<String>,
+}
+
+impl What {
     /// What is done with handlers and tables.
     fn again(&self) -> Again {
         let all = self.handlers.is_empty() && !self.no_handlers;
@@ -92,12 +101,12 @@ impl ReprocessArgs {
 pub async fn run(args: ReprocessArgs) -> anyhow::Result<ExitCode> {
     let filter = args.filter.filter(Clock::system().now());
     let filter = filter.map_err(|wrong| Misconfigured(wrong.to_string()))?;
-    if args.consumer.is_none() && args.no_tables && args.no_handlers {
+    if args.what.consumer.is_none() && args.what.no_tables && args.what.no_handlers {
         let nothing = "with --no-tables and --no-handlers there is nothing to do";
         return Err(Misconfigured(nothing.to_owned()).into());
     }
     let mut connection = connect(&args.flags).await?;
-    must_be_there(&mut connection, &args).await?;
+    must_be_there(&mut connection, &args.what).await?;
     let mut transaction = connection.begin().await?;
     let which = said(reprocess::select(&mut transaction, &filter, args.limit).await)?;
     transaction.commit().await?;
@@ -110,7 +119,7 @@ pub async fn run(args: ReprocessArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let question = format!("{}: {}?", words(&which), args.deed());
+    let question = format!("{}: {}?", words(&which), args.what.deed());
     if !confirm(&question, args.yes)? {
         return Ok(ExitCode::FAILURE);
     }
@@ -122,11 +131,11 @@ pub async fn run(args: ReprocessArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A name mistyped is told before anything is looked for.
-async fn must_be_there(connection: &mut PgConnection, args: &ReprocessArgs) -> anyhow::Result<()> {
-    if let Some(consumer) = &args.consumer {
+async fn must_be_there(connection: &mut PgConnection, what: &What) -> anyhow::Result<()> {
+    if let Some(consumer) = &what.consumer {
         super::consumers::must_exist(connection, consumer).await?;
     }
-    let unknown = reprocess::unknown_handlers(connection, &args.handlers).await;
+    let unknown = reprocess::unknown_handlers(connection, &what.handlers).await;
     if let Some(name) = said(unknown)?.first() {
         anyhow::bail!("there is no handler {name:?}: see tollgate handlers list");
     }
@@ -141,7 +150,7 @@ async fn done(
     what: &str,
 ) -> Result<String, AdminError> {
     let events = which.len();
-    if let Some(consumer) = &args.consumer {
+    if let Some(consumer) = &args.what.consumer {
         let done = actions::replay(connection, me, which, consumer, what).await?;
         if args.json {
             return Ok(json!({
@@ -157,12 +166,12 @@ async fn done(
             (done.excluded, "are left out by its filter"),
         ] {
             if count > 0 {
-                words.push_str(&format!(", {count} {rest}"));
+                let _ = write!(words, ", {count} {rest}");
             }
         }
         return Ok(words);
     }
-    let asked = actions::reprocess(connection, me, which, &args.again(), what).await?;
+    let asked = actions::reprocess(connection, me, which, &args.what.again(), what).await?;
     Ok(if args.json {
         json!({ "events": events, "asked": asked }).to_string()
     } else {
@@ -185,6 +194,6 @@ fn words(which: &Selection) -> String {
 }
 
 fn dry(which: &Selection) -> serde_json::Value {
-    let oldest = which.oldest().map(|oldest| oldest.unix_timestamp());
+    let oldest = which.oldest().map(OffsetDateTime::unix_timestamp);
     json!({ "events": which.len(), "complete": which.complete, "oldest": oldest })
 }

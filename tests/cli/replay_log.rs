@@ -59,9 +59,9 @@ async fn what_fits_is_sent_byte_for_byte_oldest_first() {
     let (code, why) = failed(&app, &send);
     assert!(code == 2 && why.contains("--yes"), "{why}");
     assert_eq!(other.events().await, 0);
-    let sent = done(&app, &[&send[..], &["--yes", "--concurrency", "1", "--json"]].concat());
-    let sent: Value = serde_json::from_str(&sent).unwrap();
-    assert_eq!((&sent["planned"], &sent["recorded"]), (&4.into(), &4.into()));
+    let told = done(&app, &[&send[..], &["--yes", "--concurrency", "1", "--json"]].concat());
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["planned"], &told["recorded"]), (&4.into(), &4.into()));
     assert_eq!(ids(&other).await, ["evt_z", "evt_a", "evt_b", "evt_c"]);
     let raw = "SELECT raw FROM tollgate.event_log WHERE id = 'evt_b'";
     let raw: Vec<u8> = sqlx::query_scalar(raw).fetch_one(&other.pool).await.unwrap();
@@ -83,8 +83,8 @@ async fn many_are_sent_in_pieces_and_the_other_flags_hold() {
     let to = other.url("/webhooks/stripe");
     let send = ["replay", "--from-log", "--to", &to, "--secret", SECRET, "--yes", "--json"];
     let more = ["--duplicates", "10", "--unique-ids", "--shuffle", "1"];
-    let sent: Value = serde_json::from_str(&done(&app, &[&send[..], &more].concat())).unwrap();
-    assert_eq!((&sent["recorded"], &sent["duplicate"]), (&4500.into(), &450.into()));
+    let told: Value = serde_json::from_str(&done(&app, &[&send[..], &more].concat())).unwrap();
+    assert_eq!((&told["recorded"], &told["duplicate"]), (&4500.into(), &450.into()));
     let (code, why) = failed(&app, &["replay", "--from-log", "x.json", "--secret", SECRET]);
     assert!(code == 2 && why.contains("cannot be used"), "{why}");
     let (code, why) = failed(&app, &["replay", "x.json", "--type", "a.b", "--secret", SECRET]);

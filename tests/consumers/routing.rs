@@ -124,7 +124,7 @@ async fn accounts_modes_and_endpoints_are_told_apart() {
         ("acct_2", true, "connect"),
         ("acct_3", false, "connect"),
     ] {
-        put(&log, Event { account, live, endpoint, ..Event::default() }).await;
+        put(&log, Event { endpoint, account, live, ..Event::default() }).await;
     }
     for (filter, expected) in [
         (", accounts => '{\"\"}'", &[1_i64, 2] as &[i64]),
