@@ -160,3 +160,45 @@ async fn run(
         Err(_) => Err(StoreError::Handler("it panicked".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct All {
+        own: bool,
+    }
+
+    impl EventHandler for All {
+        fn name(&self) -> &'static str {
+            "all"
+        }
+
+        fn wants(&self, _event_type: &str) -> bool {
+            true
+        }
+
+        fn wants_own(&self) -> bool {
+            self.own
+        }
+
+        fn handle<'a>(
+            &'a self,
+            _: &'a Envelope,
+            _: &'a [u8],
+            _: &'a mut PgConnection,
+        ) -> HandlerFuture<'a> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    #[test]
+    fn events_of_our_own_are_for_those_who_say_so() {
+        for own in [false, true] {
+            let handler = All { own };
+            assert!(Handler::Rust(&handler).wants("invoice.paid"));
+            assert_eq!(Handler::Rust(&handler).wants("tollgate.snapshot"), own);
+        }
+    }
+}
