@@ -15,16 +15,26 @@ COMMENT ON FUNCTION tollgate.wants IS 'Whether one of the patterns fits the even
 
 CREATE FUNCTION tollgate.has_metadata(_raw bytea, _wanted jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT COST 1000 AS $$
 DECLARE
-    _metadata json;
+    _body   text;
+    _values jsonb;
 BEGIN
-    _metadata := tollgate.payload(_raw) #> '{data,object,metadata}';
-    RETURN NOT EXISTS (SELECT FROM jsonb_each_text(_wanted) w WHERE (_metadata ->> w.key) IS DISTINCT FROM w.value);
+    _body := convert_from(_raw, 'UTF8');
+    IF strpos(_body, '\') = 0 THEN
+        -- Nothing is escaped: a text that is not there as it is, is not there. To look for it takes a
+        -- tenth of the time that parsing takes.
+        _values := jsonb_path_query_array(_wanted, '$.*');
+        FOR _n IN 0..jsonb_array_length(_values) - 1 LOOP
+            IF strpos(_body, '"' || (_values ->> _n) || '"') = 0 THEN
+                RETURN false;
+            END IF;
+        END LOOP;
+    END IF;
+    RETURN coalesce((tollgate.json_of(_body) #> '{data,object,metadata}')::jsonb @> _wanted, false);
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
     -- Half a surrogate pair somewhere is legal JSON, but Postgres cannot make text of it. The rest counts.
     BEGIN
-        _metadata := regexp_replace(tollgate.payload(_raw)::text, '(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}', '\1\\ufffd', 'g')::json
-            #> '{data,object,metadata}';
-        RETURN NOT EXISTS (SELECT FROM jsonb_each_text(_wanted) w WHERE (_metadata ->> w.key) IS DISTINCT FROM w.value);
+        RETURN coalesce((regexp_replace(tollgate.payload(_raw)::text, '(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}', '\1\\ufffd', 'g')::json
+            #> '{data,object,metadata}')::jsonb @> _wanted, false);
     EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
         RETURN false;
     END;

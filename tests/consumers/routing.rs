@@ -219,6 +219,12 @@ async fn a_filter_can_be_changed_and_unset() {
     log.sql("SELECT tollgate.alter_consumer('c', NULL::text[], 'object', 3, NULL::interval, NULL::interval, NULL::interval)").await;
     log.sql("SELECT tollgate.create_consumer('d', start => 'latest', ordering => coalesce(NULL, 'none'))").await;
     log.sql("SELECT due, open, gone FROM tollgate.redeliver('c', '{1}')").await;
+}
+
+#[tokio::test]
+async fn what_is_no_filter_is_refused_with_a_hint() {
+    let log = Log::new().await;
+    log.consumer("c", "").await;
     for (wrong, hint) in [
         ("unset => '{types}'", "parts of a filter"),
         ("unset => '{NULL}'", "parts of a filter"),
