@@ -11,6 +11,8 @@ CREATE FUNCTION tollgate.wants(_types text[], _type text) RETURNS boolean
     RETURN _type LIKE ANY (tollgate.likes(CASE WHEN _type LIKE 'tollgate.%' THEN array_remove(_types, '*') ELSE _types END));
 COMMENT ON FUNCTION tollgate.wants IS 'Whether one of the patterns fits the event type. * does not fit types that begin with tollgate., which are not Stripe''s: name them, tollgate.* or tollgate.snapshot';
 
+COMMENT ON COLUMN tollgate.handlers.pattern IS 'Which event types: invoice.paid, invoice.* or *, which is all of Stripe''s, without tollgate.…';
+
 -- Filters ------------------------------------------------------------------------------------
 
 CREATE FUNCTION tollgate.has_metadata(_raw bytea, _wanted jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT COST 1000 AS $$
@@ -531,14 +533,13 @@ DROP FUNCTION tollgate.next_events(bigint, text[], boolean, int);
 
 -- Giving again -------------------------------------------------------------------------------
 
-DROP FUNCTION tollgate.redeliver(text, bigint[]);
-CREATE FUNCTION tollgate.redeliver(consumer text, positions bigint[], OUT due int, OUT open int, OUT gone int, OUT excluded int)
+CREATE FUNCTION tollgate.give_again(consumer text, positions bigint[], OUT due int, OUT open int, OUT gone int, OUT excluded int)
 LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    _progress tollgate.consumer_progress := tollgate.lock_consumer(redeliver.consumer);
+    _progress tollgate.consumer_progress := tollgate.lock_consumer(give_again.consumer);
     _consumer tollgate.consumers;
     _fresh    bigint[];
     _there    bigint[];
@@ -550,7 +551,7 @@ BEGIN
         RAISE EXCEPTION 'events are given again in a transaction of level read committed, not %', current_setting('transaction_isolation') USING
             ERRCODE = 'invalid_transaction_state';
     END IF;
-    SELECT * INTO _consumer FROM tollgate.consumers c WHERE c.name = redeliver.consumer;
+    SELECT * INTO _consumer FROM tollgate.consumers c WHERE c.name = give_again.consumer;
     _there := ARRAY(
         SELECT p.position FROM (SELECT DISTINCT n FROM unnest(positions) n WHERE n IS NOT NULL) wanted (n)
         JOIN tollgate.positions p ON p.position = wanted.n
@@ -564,23 +565,23 @@ BEGIN
         WHERE (l.type LIKE 'tollgate.%' AND NOT tollgate.wants(_consumer.types, l.type)
                OR NOT tollgate.routed(_consumer.endpoints, _consumer.accounts, _consumer.livemode, _consumer.metadata,
                                       l.endpoint, l.account, l.livemode, l.raw))
-          AND NOT EXISTS (SELECT FROM tollgate.deliveries d WHERE d.consumer = redeliver.consumer AND d.position = p.position));
+          AND NOT EXISTS (SELECT FROM tollgate.deliveries d WHERE d.consumer = give_again.consumer AND d.position = p.position));
     excluded := cardinality(_foreign);
     _there := ARRAY(SELECT n FROM unnest(_there) n WHERE n <> ALL (_foreign));
     -- With a worker now, held, or still to come by itself.
-    _fresh := _progress.held || ARRAY(SELECT f FROM tollgate.claims c, unnest(c.fresh) f WHERE c.consumer = redeliver.consumer);
+    _fresh := _progress.held || ARRAY(SELECT f FROM tollgate.claims c, unnest(c.fresh) f WHERE c.consumer = give_again.consumer);
 
     -- What has a row and waits, or has been given up.
     UPDATE tollgate.deliveries d SET
         state = 'waiting', next_attempt = clock_timestamp(), reason = NULL, died_at = NULL, announced = false,
         attempts = CASE WHEN d.state = 'dead' THEN 0 ELSE d.attempts END, lost = CASE WHEN d.state = 'dead' THEN 0 ELSE d.lost END
-    WHERE d.consumer = redeliver.consumer AND d.position = ANY (_there) AND d.state IN ('waiting', 'dead');
+    WHERE d.consumer = give_again.consumer AND d.position = ANY (_there) AND d.state IN ('waiting', 'dead');
     GET DIAGNOSTICS due = ROW_COUNT;
 
     -- What was settled gets a row again. The key has it wait for its object, and has later events of
     -- the object wait for it, as with a dead letter that is retried.
     INSERT INTO tollgate.deliveries (consumer, position, state, key, created, event_id, event_type, attempts, next_attempt)
-    SELECT redeliver.consumer, p.position, 'waiting',
+    SELECT give_again.consumer, p.position, 'waiting',
            CASE WHEN _consumer.ordering = 'object' THEN tollgate.object_key(l.account, l.livemode, l.object_id) END,
            l.created, l.id, l.type, 0, clock_timestamp()
     FROM unnest(_there) n (position) JOIN tollgate.positions p USING (position)
@@ -596,7 +597,14 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tollgate.redeliver IS 'Hands events out to a consumer again, whether it has settled them, has given them up, or waits to try again; also events of other types than it wants. due: how many are now; open: how many are with a worker, wait behind another event of their object, or are still to come by themselves; gone: how many are not in the log; excluded: how many its filter leaves out, or are Tollgate''s own and not asked for. Order per object is kept among what is not settled';
+COMMENT ON FUNCTION tollgate.give_again IS 'Hands events out to a consumer again, whether it has settled them, has given them up, or waits to try again; also events of other types than it wants. due: how many are now; open: how many are with a worker, wait behind another event of their object, or are still to come by themselves; gone: how many are not in the log; excluded: how many its filter leaves out, or are Tollgate''s own and not asked for. Order per object is kept among what is not settled';
+
+-- What gateways before this one call: the same, without the last figure.
+CREATE OR REPLACE FUNCTION tollgate.redeliver(consumer text, positions bigint[], OUT due int, OUT open int, OUT gone int)
+LANGUAGE sql AS $$
+    SELECT g.due, g.open, g.gone FROM tollgate.give_again(redeliver.consumer, redeliver.positions) g
+$$;
+COMMENT ON FUNCTION tollgate.redeliver IS 'tollgate.give_again without the number of events that were left out';
 
 CREATE OR REPLACE FUNCTION tollgate.reprocess(_created timestamptz[], _id text[], _projection boolean, _handlers text[], _because text)
     RETURNS int LANGUAGE plpgsql AS $$

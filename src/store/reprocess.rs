@@ -121,7 +121,7 @@ pub async fn redeliver(
     .bind(&which.ids)
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query_as("SELECT * FROM tollgate.redeliver($1, $2)")
+    sqlx::query_as("SELECT * FROM tollgate.give_again($1, $2)")
         .bind(consumer)
         .bind(positions)
         .fetch_one(connection)

@@ -294,7 +294,7 @@ async fn what_is_given_again_keeps_to_the_filter() {
     )
     .await;
     log.consumer("c", r#"types => '{a}', metadata => '{"app":"shop"}'"#).await;
-    let again = "SELECT concat_ws(' ', due, open, gone, excluded) FROM tollgate.redeliver('c', '{1,2,3,4,5,6}')";
+    let again = "SELECT concat_ws(' ', due, open, gone, excluded) FROM tollgate.give_again('c', '{1,2,3,4,5,6}')";
     assert_eq!(
         log.one::<String>(again).await,
         "1 1 1 3",
