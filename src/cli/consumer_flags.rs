@@ -1,11 +1,13 @@
 //! What a consumer is like, as flags of `tollgate consumers create` and `alter`, and its filter as a
 //! list shows it. What the values may be is checked in the database.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::Misconfigured;
 use crate::store::consumer_admin::{
     self, ConsumerFilter, ConsumerOptions, PLATFORM, Row, TargetOptions,
 };
@@ -108,17 +110,24 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl FilterFlags {
-    pub fn filter(self, unset: &[Part]) -> ConsumerFilter {
+    /// # Errors
+    /// If a key is given twice: no event has both values.
+    pub fn filter(self, unset: &[Part]) -> Result<ConsumerFilter, Misconfigured> {
         fn given<T>(all: Vec<T>) -> Option<Vec<T>> {
             Some(all).filter(|all| !all.is_empty())
         }
-        ConsumerFilter {
+        let metadata: BTreeMap<_, _> = self.metadata.iter().cloned().collect();
+        if metadata.len() < self.metadata.len() {
+            let twice = "--metadata: a key is given twice, and no event has both values: make two consumers";
+            return Err(Misconfigured(twice.to_owned()));
+        }
+        Ok(ConsumerFilter {
             endpoints: given(self.endpoints),
             accounts: given(self.accounts).map(consumer_admin::accounts),
             livemode: self.livemode.map(|mode| mode == Mode::Live),
-            metadata: given(self.metadata).map(|pairs| pairs.into_iter().collect()),
+            metadata: Some(metadata).filter(|metadata| !metadata.is_empty()),
             unset: unset.iter().map(|part| part.column().to_owned()).collect(),
-        }
+        })
     }
 }
 

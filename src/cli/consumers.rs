@@ -170,7 +170,7 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let CreateArgs { name, start, consumer, filter, target, flags } = args;
-    let options = consumer.options(filter.filter(&[]));
+    let options = consumer.options(filter.filter(&[])?);
     let new = NewConsumer { name, start, options, target: target.options() };
     let made =
         act(&flags, async |connection, me| actions::create_consumer(connection, me, &new).await);
@@ -182,7 +182,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 
 async fn alter(args: AlterArgs) -> anyhow::Result<()> {
     let AlterArgs { name, consumer, filter, unset, target, flags } = args;
-    let (options, target) = (consumer.options(filter.filter(&unset)), target.options());
+    let (options, target) = (consumer.options(filter.filter(&unset)?), target.options());
     let altered = act(&flags, async |connection, me| {
         actions::alter_consumer(connection, me, &name, &options, target.as_ref()).await
     });

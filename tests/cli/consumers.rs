@@ -315,6 +315,7 @@ async fn a_consumer_sees_a_part_of_the_log() {
     assert_eq!(ask(&app, row).await, "{acct_2} t");
     for (arguments, code, says) in [
         (&["consumers", "alter", "shop", "--metadata", "app"] as &[_], 2, "KEY=VALUE"),
+        (&["consumers", "alter", "shop", "--metadata", "a=b", "--metadata", "a=c"], 2, "twice"),
         (&["consumers", "alter", "shop", "--livemode", "true"], 2, "live, test"),
         (&["consumers", "alter", "shop", "--unset", "type"], 2, "endpoint, account"),
         (&["consumers", "create", "x", "--unset", "metadata"], 2, "--unset"),
