@@ -2,17 +2,17 @@
 //! What the values may be is checked in the database.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use sqlx::PgConnection;
 
+use super::consumer_flags::{ConsumerFlags, FilterFlags, Part, TargetFlags, filter_of};
 use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
+use super::terminal::harmless;
 use crate::http::admin::actions::{self, NewConsumer};
-use crate::store::consumer_admin::{self, ConsumerOptions, TargetOptions};
-use crate::store::handlers::Pattern;
+use crate::store::consumer_admin;
 
 /// Make, change, pause, rewind and list consumers: programs that see every event
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,8 @@ use crate::store::handlers::Pattern;
   tollgate consumers create bus --url nats://localhost:4222 --subject stripe
   tollgate consumers list
   tollgate consumers alter app --concurrency 4 --rate 50
+  tollgate consumers create shop --metadata app=shop --livemode live --account platform
+  tollgate consumers alter shop --account acct_1 --account acct_2 --unset metadata
   tollgate consumers reset mailer --to '2026-01-31 12:00Z'
 
 A consumer without --url is claimed from in SQL: tollgate.claim, ack, nack (docs/CONSUMERS.md).
@@ -96,6 +98,8 @@ struct CreateArgs {
     #[command(flatten)]
     consumer: ConsumerFlags,
     #[command(flatten)]
+    filter: FilterFlags,
+    #[command(flatten)]
     target: TargetFlags,
     #[command(flatten)]
     flags: SettingFlags,
@@ -107,123 +111,14 @@ struct AlterArgs {
     #[command(flatten)]
     consumer: ConsumerFlags,
     #[command(flatten)]
+    filter: FilterFlags,
+    /// Do without this part of the filter from now on; may be repeated
+    #[arg(long, value_name = "PART")]
+    unset: Vec<Part>,
+    #[command(flatten)]
     target: TargetFlags,
     #[command(flatten)]
     flags: SettingFlags,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Ordering {
-    /// Any order
-    None,
-    /// Events of one Stripe object one after the other
-    Object,
-}
-
-#[derive(Debug, clap::Args)]
-struct ConsumerFlags {
-    /// Only these types: invoice.paid, invoice.* or *; may be repeated [default: *]
-    #[arg(long = "type", value_name = "PATTERN")]
-    types: Vec<Pattern>,
-    /// Whether events of one object come one after the other [default: none]
-    #[arg(long)]
-    ordering: Option<Ordering>,
-    /// Attempts until an event is a dead letter [default: 20]
-    #[arg(long)]
-    max_attempts: Option<i32>,
-    /// How long a claim is a worker's own [default: 30s]
-    #[arg(long, value_parser = humantime::parse_duration)]
-    lease: Option<Duration>,
-    /// Wait after the first failed attempt, doubled after each further one [default: 5s]
-    #[arg(long, value_parser = humantime::parse_duration)]
-    retry_first: Option<Duration>,
-    /// The longest such wait [default: 1h]
-    #[arg(long, value_parser = humantime::parse_duration)]
-    retry_most: Option<Duration>,
-}
-
-impl ConsumerFlags {
-    fn options(&self) -> ConsumerOptions {
-        let types = self.types.iter().map(|pattern| pattern.as_str().to_owned()).collect();
-        ConsumerOptions {
-            types: Some(types).filter(|types: &Vec<_>| !types.is_empty()),
-            ordering: self.ordering.map(|ordering| match ordering {
-                Ordering::None => "none".to_owned(),
-                Ordering::Object => "object".to_owned(),
-            }),
-            max_attempts: self.max_attempts,
-            lease: seconds(self.lease),
-            retry_first: seconds(self.retry_first),
-            retry_most: seconds(self.retry_most),
-        }
-    }
-}
-
-#[derive(clap::Args)]
-struct TargetFlags {
-    /// Have the gateway deliver: http://, https://, nats:// or tls://
-    #[arg(long)]
-    url: Option<String>,
-    /// Signing secret of a push, whsec_…; twice while one is rolled [default: a new one]
-    #[arg(long)]
-    secret: Vec<String>,
-    /// Longest that one attempt may take [default: 10s]
-    #[arg(long, value_parser = humantime::parse_duration)]
-    timeout: Option<Duration>,
-    /// Most events under way at once, over all replicas [default: 16]
-    #[arg(long)]
-    concurrency: Option<i32>,
-    /// Most attempts per second, over all replicas; 0 for no limit [default: no limit]
-    #[arg(long)]
-    rate: Option<f64>,
-    /// How many of them may come at once after a quiet time [default: those of one second]
-    #[arg(long)]
-    burst: Option<i32>,
-    /// What NATS subjects begin with [default: stripe]
-    #[arg(long)]
-    subject: Option<String>,
-    /// Failures in a row after which the circuit breaker opens [default: 10]
-    #[arg(long)]
-    breaker_after: Option<i32>,
-    /// How long it stays open at first [default: 5s]
-    #[arg(long, value_parser = humantime::parse_duration)]
-    breaker_wait: Option<Duration>,
-}
-
-impl std::fmt::Debug for TargetFlags {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TargetFlags")
-    }
-}
-
-impl TargetFlags {
-    /// None if nothing is given.
-    fn options(self) -> Option<TargetOptions> {
-        let given = self.url.is_some()
-            || !self.secret.is_empty()
-            || self.timeout.is_some()
-            || self.concurrency.is_some()
-            || self.rate.is_some()
-            || self.burst.is_some()
-            || self.subject.is_some()
-            || self.breaker_after.is_some()
-            || self.breaker_wait.is_some();
-        given.then(|| TargetOptions {
-            url: self.url,
-            secrets: Some(self.secret).filter(|secrets| !secrets.is_empty()),
-            timeout: seconds(self.timeout),
-            concurrency: self.concurrency,
-            rate: self.rate,
-            burst: self.burst,
-            subject: self.subject,
-            breaker_after: self.breaker_after,
-            breaker_wait: seconds(self.breaker_wait),
-        })
-    }
-}
-
-fn seconds(duration: Option<Duration>) -> Option<f64> {
-    duration.map(|duration| duration.as_secs_f64())
 }
 
 pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
@@ -274,8 +169,9 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let CreateArgs { name, start, consumer, target, flags } = args;
-    let new = NewConsumer { name, start, options: consumer.options(), target: target.options() };
+    let CreateArgs { name, start, consumer, filter, target, flags } = args;
+    let options = consumer.options(filter.filter(&[])?);
+    let new = NewConsumer { name, start, options, target: target.options() };
     let made =
         act(&flags, async |connection, me| actions::create_consumer(connection, me, &new).await);
     let (cursor, secret) = made.await?;
@@ -285,8 +181,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn alter(args: AlterArgs) -> anyhow::Result<()> {
-    let AlterArgs { name, consumer, target, flags } = args;
-    let (options, target) = (consumer.options(), target.options());
+    let AlterArgs { name, consumer, filter, unset, target, flags } = args;
+    let (options, target) = (consumer.options(filter.filter(&unset)?), target.options());
     let altered = act(&flags, async |connection, me| {
         actions::alter_consumer(connection, me, &name, &options, target.as_ref()).await
     });
@@ -316,6 +212,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         "kind",
         "state",
         "types",
+        "filter",
         "lag_events",
         "lag_seconds",
         "in_flight",
@@ -330,10 +227,11 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
             Some(seconds) if name == "lag_seconds" => {
                 format!("{:.1}", seconds.as_f64().unwrap_or(0.0))
             }
+            _ if name == "filter" => harmless(&filter_of(row)),
             value => table::cell(value),
         }));
     }
-    table::align_right(&mut lines, &[4, 5, 6, 7, 8, 9]);
+    table::align_right(&mut lines, &[5, 6, 7, 8, 9, 10]);
     println!("{}", table::text(&lines));
     for row in rows.iter().filter(|row| row.get("paused_because").is_some_and(|why| !why.is_null()))
     {

@@ -3,15 +3,13 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::database::{connect, said};
+use super::filter::FilterArgs;
 use super::flags::SettingFlags;
 use super::table;
 use super::terminal::{harmless, on_one_line, second};
@@ -20,7 +18,7 @@ use crate::store::browse::event::{self, EventDetail};
 use crate::store::browse::events::{self, EventLine};
 use crate::store::browse::page::{MOST, USUAL};
 use crate::store::browse::timeline::{Timeline, timeline};
-use crate::store::browse::{BrowseError, EventFilter, PageRequest};
+use crate::store::browse::{EventFilter, PageRequest};
 
 /// Find, show and export events
 #[derive(Debug, clap::Args)]
@@ -76,71 +74,6 @@ enum Action {
         #[command(flatten)]
         flags: SettingFlags,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct FilterArgs {
-    /// invoice.paid, invoice.* or *; may be repeated
-    #[arg(long = "type", value_name = "PATTERN", help_heading = "Filters")]
-    types: Vec<String>,
-    /// About the object of this id
-    #[arg(long, value_name = "ID", help_heading = "Filters")]
-    object: Option<String>,
-    /// About this customer, or what the billing tables hold of it
-    #[arg(long, value_name = "ID", help_heading = "Filters")]
-    customer: Option<String>,
-    /// Of this connected account; - for the platform's own
-    #[arg(long, value_name = "ID", help_heading = "Filters", allow_hyphen_values = true)]
-    account: Option<String>,
-    /// true for live, false for test events
-    #[arg(long, value_name = "BOOL", help_heading = "Filters")]
-    livemode: Option<String>,
-    /// ok, failing (something of it is tried again) or dead (given up)
-    #[arg(long, help_heading = "Filters")]
-    status: Option<String>,
-    /// Made since
-    #[arg(long, value_name = "WHEN", help_heading = "Filters")]
-    since: Option<String>,
-    /// Made before
-    #[arg(long, value_name = "WHEN", help_heading = "Filters")]
-    until: Option<String>,
-    /// Of this id, or with * at the end, of ids that begin so
-    #[arg(long, help_heading = "Filters")]
-    id: Option<String>,
-}
-
-impl FilterArgs {
-    fn filter(&self, now: OffsetDateTime) -> Result<EventFilter, BrowseError> {
-        let mut filter = EventFilter::default();
-        for pattern in &self.types {
-            filter.set("type", pattern)?;
-        }
-        let (since, until) = (ago(self.since.as_deref(), now), ago(self.until.as_deref(), now));
-        let parts = [
-            ("object", &self.object),
-            ("customer", &self.customer),
-            ("account", &self.account),
-            ("livemode", &self.livemode),
-            ("status", &self.status),
-            ("since", &since),
-            ("until", &until),
-            ("id", &self.id),
-        ];
-        for (name, value) in parts {
-            if let Some(value) = value {
-                filter.set(name, value)?;
-            }
-        }
-        Ok(filter)
-    }
-}
-
-/// A time span as the time that long ago; anything else as it is.
-fn ago(text: Option<&str>, now: OffsetDateTime) -> Option<String> {
-    let text = text?;
-    let span: Option<Duration> = humantime::parse_duration(text).ok();
-    let time = span.and_then(|span| now.checked_sub(time::Duration::try_from(span).ok()?));
-    Some(time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| text.to_owned()))
 }
 
 pub async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {

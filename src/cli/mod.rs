@@ -4,11 +4,13 @@
 mod backfill;
 mod check;
 mod completions;
+mod consumer_flags;
 mod consumers;
 mod database;
 mod dead_letters;
 mod demo;
 mod events;
+mod filter;
 mod fixtures;
 mod flags;
 mod handlers;
@@ -19,6 +21,8 @@ mod psql;
 mod rebuild;
 mod reconcile;
 mod replay;
+mod replay_log;
+mod reprocess;
 mod serve;
 mod status;
 mod stripe;
@@ -73,6 +77,7 @@ enum Command {
     Tail(tail::TailArgs),
     Tokens(tokens::TokensArgs),
     Replay(replay::ReplayArgs),
+    Reprocess(reprocess::ReprocessArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]
@@ -106,6 +111,7 @@ pub fn main() -> ExitCode {
             Command::Tail(args) => tail::run(args).await,
             Command::Tokens(args) => tokens::run(args).await,
             Command::Replay(args) => replay::run(args).await,
+            Command::Reprocess(args) => reprocess::run(args).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
             Command::Fixtures(args) => fixtures::run(&args),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,10 +15,14 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::database::connect;
+use super::flags::SettingFlags;
+use super::replay_log::{self, LogArgs};
+use super::terminal::confirm;
 use super::{Misconfigured, table};
 use crate::clock::Clock;
 use crate::replay::report::Group;
-use crate::replay::{Options, Pace, Plan, Report, Sender, Target, source};
+use crate::replay::{Options, Pace, Plan, Report, Sender, Target, plan, source};
 use crate::settings::parse;
 use crate::stripe::signature::SigningSecret;
 
@@ -37,6 +41,13 @@ Examples:
   Check in a script that everything was taken:
     cat events.jsonl | tollgate replay - --json | jq .recorded
 
+  Send what this gateway has in its log to another receiver, after a look at what that would be:
+    tollgate replay --from-log --type 'invoice.*' --since 1h --dry-run
+    tollgate replay --from-log --type 'invoice.*' --since 1h --to https://hooks.example.com/webhooks/stripe --yes
+
+From the log come the bytes that Stripe sent, oldest first, signed anew; up to 1000000 events, of which
+only the keys are kept in memory. Events of Tollgate's own (tollgate.*) come if a --type names them.
+
 Exit codes: 0 every delivery was answered with 2xx, 1 one was not, 2 wrong arguments.";
 
 /// Send events to a gateway the way Stripe does
@@ -45,8 +56,11 @@ Exit codes: 0 every delivery was answered with 2xx, 1 one was not, 2 wrong argum
 pub struct ReplayArgs {
     /// Event files (.json: one event, an array or a page of Stripe's list; .jsonl, .ndjson: one
     /// event per line), directories of them, or - for one event per line on standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "from_log", value_name = "PATH")]
     paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    log: LogArgs,
 
     /// Where to send them
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhooks/stripe")]
@@ -55,7 +69,8 @@ pub struct ReplayArgs {
 
     /// Signing secret of that endpoint, or file:PATH; of several, comma-separated, the first
     #[arg(long, value_name = "SECRET", env = "STRIPE_WEBHOOK_SECRET", hide_env_values = true)]
-    secret: String,
+    #[arg(required_unless_present = "dry_run")]
+    secret: Option<String>,
 
     /// Send in random order; the same seed gives the same order
     #[arg(long, value_name = "SEED")]
@@ -86,6 +101,9 @@ pub struct ReplayArgs {
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    flags: SettingFlags,
 }
 
 fn target_url(text: &str) -> Result<Url, String> {
@@ -108,27 +126,81 @@ fn interval(rate: &str) -> Result<Duration, String> {
 /// # Errors
 /// If nothing can be sent: unreadable events, no events, an unusable secret.
 pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    let target = Target { url: args.to, secret: signing_secret(&args.secret)? };
+    if args.log.from_log {
+        return from_log(args).await;
+    }
+    if args.log.filter.is_given() {
+        return Err(Misconfigured("filters are for --from-log, not for files".to_owned()).into());
+    }
+    let sender = args.sender()?;
     let events = source::load(&args.paths, io::stdin().lock())?;
     if events.is_empty() {
         bail!("there are no events in what you named: nothing was sent");
     }
-    #[allow(clippy::disallowed_methods, reason = "fresh with each run: that is what it is for")]
-    let unique_ids = args.unique_ids.then(rand::random);
-    let options = Options { shuffle: args.shuffle, duplicates: args.duplicates, unique_ids };
-    let plan = Plan::new(events, &options);
-    let pace = Pace { concurrency: args.concurrency, interval: args.rate, retries: args.retries };
-    let sender = Sender::new(target, pace, Clock::system())?;
+    let plan = Plan::new(events, &args.options());
 
     let bar = progress_bar(plan.deliveries().len());
     let report = sender.send(&plan, &on_interrupt(), |so_far| show(&bar, so_far)).await;
     bar.finish_and_clear();
+    told(&report, args.json)
+}
 
+/// The same with events of the log, after a look at which they are.
+async fn from_log(args: ReplayArgs) -> anyhow::Result<ExitCode> {
+    let filter = args.log.filter.filter(Clock::system().now());
+    let filter = filter.map_err(|wrong| Misconfigured(wrong.to_string()))?;
+    let sender = if args.log.dry_run { None } else { Some(args.sender()?) };
+    let mut connection = connect(&args.flags).await?;
+    let chosen = replay_log::choose(&mut connection, &filter).await?;
+    let Some(sender) = sender else {
+        let said = if args.json { chosen.json().to_string() } else { chosen.words() };
+        writeln!(io::stdout().lock(), "{said}")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    if chosen.is_empty() {
+        bail!("there are no events in the log that fit: nothing was sent");
+    }
+    if !args.log.yes {
+        eprintln!("{}", chosen.words());
+    }
+    let options = args.options();
+    let deliveries = plan::order(chosen.len(), &options).len();
+    if !confirm(&format!("Make {deliveries} deliveries to {}?", args.to), args.log.yes)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let (planned, deliveries, reading) = chosen.deliveries(connection, options);
+    let bar = progress_bar(planned);
+    let stop = on_interrupt();
+    let report = sender.send_from(deliveries, planned, &stop, |so_far| show(&bar, so_far)).await;
+    bar.finish_and_clear();
+    let code = told(&report, args.json)?;
+    reading.await?.context("the log could not be read to the end")?;
+    Ok(code)
+}
+
+impl ReplayArgs {
+    fn sender(&self) -> anyhow::Result<Sender> {
+        let secret = signing_secret(self.secret.as_deref().unwrap_or_default())?;
+        let target = Target { url: self.to.clone(), secret };
+        let (concurrency, interval, retries) = (self.concurrency, self.rate, self.retries);
+        let pace = Pace { concurrency, interval, retries };
+        Ok(Sender::new(target, pace, Clock::system())?)
+    }
+
+    fn options(&self) -> Options {
+        #[allow(clippy::disallowed_methods, reason = "fresh with each run: that is what it is for")]
+        let unique_ids = self.unique_ids.then(rand::random);
+        Options { shuffle: self.shuffle, duplicates: self.duplicates, unique_ids }
+    }
+}
+
+/// Prints what became of it; the exit code says whether all is well.
+fn told(report: &Report, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", summary_json(&report))?;
+    if json {
+        writeln!(out, "{}", summary_json(report))?;
     } else {
-        writeln!(out, "{}", summary(&report))?;
+        writeln!(out, "{}", summary(report))?;
     }
     Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

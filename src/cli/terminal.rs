@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 
 use time::OffsetDateTime;
 
+use super::Misconfigured;
 use crate::http::dashboard::text::is_treacherous;
 
 /// How words stand out, if they do.
@@ -33,6 +34,28 @@ impl Colours {
     fn paint(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Asks whoever sits at the terminal, unless they have said yes before. True to go on.
+///
+/// # Errors
+/// If nobody sits there: a script says `--yes`.
+pub fn confirm(question: &str, yes: bool) -> anyhow::Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        let nobody = "nobody is there to be asked: look at it with --dry-run, then add --yes";
+        return Err(Misconfigured(nobody.to_owned()).into());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    let agreed = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+    if !agreed {
+        eprintln!("nothing was done");
+    }
+    Ok(agreed)
 }
 
 /// As <https://no-color.org> has it.

@@ -6,7 +6,7 @@ pub mod report;
 pub mod sender;
 pub mod source;
 
-pub use plan::{Options, Plan};
+pub use plan::{Delivery, Options, Plan};
 pub use report::Report;
 pub use sender::{Pace, Sender, Target};
 pub use source::Event;

@@ -13,6 +13,9 @@ use super::source::{Event, Origin};
 /// Length of the random part of a fresh id, as in Stripe's own.
 const FRESH_LEN: usize = 24;
 
+/// Two to the power of 64 by the golden ratio: its multiples lie as far apart as can be.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// What to do with the events before they are sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -33,6 +36,33 @@ pub struct Delivery {
     pub origin: Origin,
 }
 
+impl Delivery {
+    /// The delivery of the event of this number: the same whenever it is made.
+    #[must_use]
+    pub fn of(number: usize, event: Event, options: &Options) -> Self {
+        let body = match (options.unique_ids, &event.id) {
+            (Some(seed), Some(id)) => {
+                // Far apart, so that no other run has the ids of this one for its own next events.
+                let place = u64::try_from(number).unwrap_or_default().wrapping_mul(SPREAD);
+                with_fresh_id(&event.body, id, &mut StdRng::seed_from_u64(seed ^ place))
+            }
+            _ => event.body,
+        };
+        Self { body, origin: event.origin }
+    }
+}
+
+/// The numbers of so many events, in the order in which they are sent.
+#[must_use]
+pub fn order(count: usize, options: &Options) -> Vec<usize> {
+    let mut order: Vec<_> = (0..count).collect();
+    let mut rng = StdRng::seed_from_u64(options.shuffle.unwrap_or_default());
+    if options.shuffle.is_some() {
+        order.shuffle(&mut rng);
+    }
+    with_duplicates(&order, options.duplicates, &mut rng)
+}
+
 /// All deliveries to make, in order.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,22 +72,13 @@ pub struct Plan {
 impl Plan {
     #[must_use]
     pub fn new(events: Vec<Event>, options: &Options) -> Self {
-        let mut ids = options.unique_ids.map(StdRng::seed_from_u64);
-        let mut deliveries: Vec<_> = events
+        let made: Vec<_> = events
             .into_iter()
-            .map(|event| Delivery {
-                body: match (&mut ids, &event.id) {
-                    (Some(ids), Some(id)) => with_fresh_id(&event.body, id, ids),
-                    _ => event.body,
-                },
-                origin: event.origin,
-            })
+            .enumerate()
+            .map(|(number, event)| Delivery::of(number, event, options))
             .collect();
-        let mut rng = StdRng::seed_from_u64(options.shuffle.unwrap_or_default());
-        if options.shuffle.is_some() {
-            deliveries.shuffle(&mut rng);
-        }
-        Self { deliveries: with_duplicates(&deliveries, options.duplicates, &mut rng) }
+        let deliveries = order(made.len(), options).into_iter().map(|number| made[number].clone());
+        Self { deliveries: deliveries.collect() }
     }
 
     pub fn deliveries(&self) -> &[Delivery] {
@@ -74,9 +95,9 @@ fn with_fresh_id(body: &Bytes, id: &str, rng: &mut StdRng) -> Bytes {
     text.replace(&format!("\"{id}\""), &fresh).into()
 }
 
-/// Draws `percent` of the deliveries, and for each a place behind its first.
-fn with_duplicates(deliveries: &[Delivery], percent: u8, rng: &mut StdRng) -> Vec<Delivery> {
-    let count = deliveries.len();
+/// Draws `percent` of what is sent, and for each a place behind its first.
+fn with_duplicates(order: &[usize], percent: u8, rng: &mut StdRng) -> Vec<usize> {
+    let count = order.len();
     let amount = (count * usize::from(percent.min(100)) + 50) / 100;
     let mut again: Vec<_> = index::sample(rng, count, amount)
         .into_iter()
@@ -85,10 +106,10 @@ fn with_duplicates(deliveries: &[Delivery], percent: u8, rng: &mut StdRng) -> Ve
     again.sort_unstable();
     let mut again = again.into_iter().peekable();
     let mut planned = Vec::with_capacity(count + amount);
-    for (place, delivery) in deliveries.iter().enumerate() {
-        planned.push(delivery.clone());
+    for (place, number) in order.iter().enumerate() {
+        planned.push(*number);
         while let Some((_, first)) = again.next_if(|(after, _)| *after == place) {
-            planned.push(deliveries[first].clone());
+            planned.push(order[first]);
         }
     }
     planned

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
 use reqwest::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
@@ -88,16 +88,29 @@ impl Sender {
         &self,
         plan: &Plan,
         stop: &CancellationToken,
+        progress: impl FnMut(&Report),
+    ) -> Report {
+        let deliveries = stream::iter(plan.deliveries().iter().cloned());
+        self.send_from(deliveries, plan.deliveries().len(), stop, progress).await
+    }
+
+    /// The same with deliveries that are fetched as they are sent, `planned` of them: where fewer
+    /// come, the others count as not sent.
+    pub async fn send_from(
+        &self,
+        deliveries: impl Stream<Item = Delivery>,
+        planned: usize,
+        stop: &CancellationToken,
         mut progress: impl FnMut(&Report),
     ) -> Report {
-        let deliveries = plan.deliveries();
-        let mut report = Report { planned: deliveries.len(), ..Report::default() };
+        let mut report = Report { planned, ..Report::default() };
         let start = Instant::now();
         let due = |index: usize| {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             self.pace.interval.map(|interval| start + interval.saturating_mul(index))
         };
-        let done = futures_util::stream::iter(deliveries.iter().enumerate())
+        let done = deliveries
+            .enumerate()
             .map(|(index, delivery)| self.deliver(delivery, due(index)))
             .buffer_unordered(self.pace.concurrency.get())
             .take_until(stop.cancelled());
@@ -112,7 +125,7 @@ impl Sender {
     }
 
     /// Makes one delivery, when it is due.
-    async fn deliver(&self, delivery: &Delivery, due: Option<Instant>) -> Delivered {
+    async fn deliver(&self, delivery: Delivery, due: Option<Instant>) -> Delivered {
         let now = Instant::now();
         let start = due.unwrap_or(now);
         // The timer's resolution is a millisecond: without a need it must not be asked.
@@ -130,7 +143,7 @@ impl Sender {
                 Attempt::Final(outcome) | Attempt::Again(outcome, _) => break outcome,
             }
         };
-        Delivered { outcome, latency: start.elapsed(), retries, origin: delivery.origin.clone() }
+        Delivered { outcome, latency: start.elapsed(), retries, origin: delivery.origin }
     }
 
     async fn attempt(&self, body: &Bytes) -> Attempt {

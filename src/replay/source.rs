@@ -51,6 +51,17 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Event {
+    /// An event that a log holds, as it was received; messages call it by its id.
+    pub fn kept(id: &str, body: Bytes) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            body,
+            origin: Origin { file: id.into(), part: Part::Whole },
+        }
+    }
+}
+
 /// Why events could not be loaded. Nothing has been sent then.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {

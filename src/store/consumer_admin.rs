@@ -1,7 +1,9 @@
 //! Consumers as people manage them: made, changed, paused, rewound, looked at, and their dead
 //! letters. Each function calls one of `migrations/0008_targets.sql`, which also check the values.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
@@ -14,6 +16,36 @@ pub struct ConsumerOptions {
     pub lease: Option<f64>,
     pub retry_first: Option<f64>,
     pub retry_most: Option<f64>,
+    pub filter: ConsumerFilter,
+}
+
+/// Which part of the log it is for; what is None stays as it is, or does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerFilter {
+    pub endpoints: Option<Vec<String>>,
+    /// An empty text for the platform's own.
+    pub accounts: Option<Vec<String>>,
+    pub livemode: Option<bool>,
+    /// All of which the object of an event must have.
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// Parts to do without from now on, by their names in the database.
+    pub unset: Vec<String>,
+}
+
+/// What stands for the platform's own account, where people name accounts.
+pub const PLATFORM: &str = "platform";
+
+/// Accounts as the log has them: the platform's own events have none.
+pub fn accounts(named: Vec<String>) -> Vec<String> {
+    named.into_iter().map(|it| if it == PLATFORM { String::new() } else { it }).collect()
+}
+
+impl ConsumerFilter {
+    /// All texts in it, which must be such as the database can hold.
+    pub fn texts(&self) -> impl Iterator<Item = &String> {
+        let metadata = self.metadata.iter().flatten().flat_map(|(key, value)| [key, value]);
+        self.endpoints.iter().flatten().chain(self.accounts.iter().flatten()).chain(metadata)
+    }
 }
 
 /// Where its events go; what is None stays as it is, or gets its default. Times in seconds.
@@ -111,9 +143,11 @@ async fn alter_consumer(
     name: &str,
     options: &ConsumerOptions,
 ) -> Result<(), sqlx::Error> {
+    let filter = &options.filter;
     sqlx::query(
         "SELECT tollgate.alter_consumer($1, $2, $3, $4, make_interval(secs => $5),
-                                        make_interval(secs => $6), make_interval(secs => $7))",
+                                        make_interval(secs => $6), make_interval(secs => $7),
+                                        $8, $9, $10, $11::text::jsonb, $12)",
     )
     .bind(name)
     .bind(&options.types)
@@ -122,6 +156,11 @@ async fn alter_consumer(
     .bind(options.lease)
     .bind(options.retry_first)
     .bind(options.retry_most)
+    .bind(&filter.endpoints)
+    .bind(&filter.accounts)
+    .bind(filter.livemode)
+    .bind(filter.metadata.as_ref().map(|metadata| json!(metadata).to_string()))
+    .bind(&filter.unset)
     .execute(connection)
     .await
     .map(drop)

@@ -28,7 +28,16 @@ impl Policy {
     }
 }
 
-/// Which event types a handler wants: one, all of a family (`invoice.*`), or all (`*`).
+/// What the types of Tollgate's own events begin with: snapshots, which Stripe never sent.
+const OWN: &str = "tollgate.";
+
+/// Is that the type of an event of Tollgate's own?
+pub fn is_own(event_type: &str) -> bool {
+    event_type.starts_with(OWN)
+}
+
+/// Which event types are wanted: one, all of a family (`invoice.*`), or all of Stripe's (`*`). The
+/// database has the same as `tollgate.wants`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -37,9 +46,10 @@ impl Pattern {
         Self(pattern.into())
     }
 
-    /// Does an event of this type fit?
+    /// Does an event of this type fit? Those of Tollgate's own fit who names them: `tollgate.*`.
     pub fn fits(&self, event_type: &str) -> bool {
         match self.0.strip_suffix('*') {
+            Some("") => !is_own(event_type),
             Some(family) => event_type.starts_with(family),
             None => event_type == self.0,
         }
@@ -184,6 +194,13 @@ mod tests {
             ("invoice.*", "invoice", false),
             ("invoice.paid", "invoice.paid", true),
             ("invoice.paid", "invoice.paid.twice", false),
+            ("*", "tollgate.snapshot", false),
+            ("*", "tollgate", true),
+            ("*", "tollgate_x.y", true),
+            ("tollgate.*", "tollgate.snapshot", true),
+            ("tollgate.snapshot", "tollgate.snapshot", true),
+            ("tollgate.other", "tollgate.snapshot", false),
+            ("tollgate.*", "invoice.paid", false),
         ] {
             assert_eq!(Pattern::new(pattern).fits(event_type), fits, "{pattern} {event_type}");
         }

@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use super::connect::Transaction;
 use super::events::NewEvent;
-use super::handlers::{self, Policy, Registered, SqlHandler};
+use super::handlers::{self, Policy, Registered, SqlHandler, is_own};
 use super::{Fault, StoreError};
 use crate::stripe::event::Envelope;
 
@@ -28,6 +28,12 @@ pub trait EventHandler: Debug + Send + Sync {
 
     /// Is this type of event for it?
     fn wants(&self, event_type: &str) -> bool;
+
+    /// Are events of Tollgate's own for it too, of types that begin with `tollgate.`? Stripe never
+    /// sent them: so not unless it says so, and wants the type.
+    fn wants_own(&self) -> bool {
+        false
+    }
 
     /// What happens to an event when it fails.
     fn policy(&self) -> Policy {
@@ -84,7 +90,9 @@ impl<'a> Handler<'a> {
     pub fn wants(self, event_type: &str) -> bool {
         match self {
             Self::Sql(handler) => handler.pattern.fits(event_type),
-            Self::Rust(handler) => handler.wants(event_type),
+            Self::Rust(handler) => {
+                (!is_own(event_type) || handler.wants_own()) && handler.wants(event_type)
+            }
         }
     }
 
@@ -150,5 +158,47 @@ async fn run(
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(StoreError::Handler(error.to_string())),
         Err(_) => Err(StoreError::Handler("it panicked".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct All {
+        own: bool,
+    }
+
+    impl EventHandler for All {
+        fn name(&self) -> &'static str {
+            "all"
+        }
+
+        fn wants(&self, _event_type: &str) -> bool {
+            true
+        }
+
+        fn wants_own(&self) -> bool {
+            self.own
+        }
+
+        fn handle<'a>(
+            &'a self,
+            _: &'a Envelope,
+            _: &'a [u8],
+            _: &'a mut PgConnection,
+        ) -> HandlerFuture<'a> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    #[test]
+    fn events_of_our_own_are_for_those_who_say_so() {
+        for own in [false, true] {
+            let handler = All { own };
+            assert!(Handler::Rust(&handler).wants("invoice.paid"));
+            assert_eq!(Handler::Rust(&handler).wants("tollgate.snapshot"), own);
+        }
     }
 }

@@ -99,6 +99,8 @@ pub struct Redelivered {
     pub open: i32,
     /// Not in the log.
     pub gone: i32,
+    /// Left out by the consumer's filter, or of Tollgate's own and not asked for.
+    pub excluded: i32,
 }
 
 /// Hands events out to a consumer again.
@@ -119,7 +121,7 @@ pub async fn redeliver(
     .bind(&which.ids)
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query_as("SELECT * FROM tollgate.redeliver($1, $2)")
+    sqlx::query_as("SELECT * FROM tollgate.give_again($1, $2)")
         .bind(consumer)
         .bind(positions)
         .fetch_one(connection)

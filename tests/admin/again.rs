@@ -84,8 +84,8 @@ async fn an_event_is_given_to_a_consumer_again() {
     let replay = async |id: &str, consumer: &str| {
         api.post(&format!("/api/v1/events/{id}/replay"), &json!({"consumer": consumer})).await
     };
-    let open = json!({"due": 0, "open": 1, "gone": 0});
-    let due = json!({"due": 1, "open": 0, "gone": 0});
+    let open = json!({"due": 0, "open": 1, "gone": 0, "excluded": 0});
+    let due = json!({"due": 1, "open": 0, "gone": 0, "excluded": 0});
     assert_eq!(replay("evt_1", "mailer").await, open, "it comes by itself");
     let (batch, positions) = claim(&api, "mailer", 10).await;
     assert_eq!(positions, [1, 2]);
@@ -184,7 +184,7 @@ async fn many_are_done_again_after_a_dry_run_and_only_as_confirmed() {
     assert_eq!((fewer.status, fewer.word().as_str()), (409, "conflict"), "{}", fewer.body);
     let dry = api.post("/api/v1/replay", &call(None, true, "evt_*")).await;
     let done = api.post("/api/v1/replay", &call(Some(&dry["confirm"]), false, "evt_*")).await;
-    assert_eq!(done, json!({"events": 2, "due": 2, "open": 0, "gone": 0}));
+    assert_eq!(done, json!({"events": 2, "due": 2, "open": 0, "gone": 0, "excluded": 0}));
     assert_eq!(claim(&api, "mailer", 10).await.1, [1, 2]);
     let noted = api.audit().await;
     let expected =

@@ -196,6 +196,42 @@ async fn consumers_are_managed_and_it_is_noted_by_whom() {
 }
 
 #[tokio::test]
+async fn a_consumer_for_a_part_of_the_log_is_made_and_changed() {
+    let api = Api::spawn().await;
+    let path = "/api/v1/consumers/shop";
+    let filter = async || {
+        let one = api.json(path).await;
+        json!([one["endpoints"], one["accounts"], one["livemode"], one["metadata"]])
+    };
+    let asked = json!({"name": "shop", "accounts": ["platform", "acct_1"], "livemode": true,
+                       "endpoints": ["default"], "metadata": {"app": "shop"}});
+    api.post("/api/v1/consumers", &asked).await;
+    assert_eq!(filter().await, json!([["default"], ["", "acct_1"], true, {"app": "shop"}]));
+    let change = async |what: Value| api.call("PATCH", path, &what).await;
+    assert_eq!(change(json!({})).await.json(), json!({"done": true}));
+    assert_eq!(filter().await, json!([["default"], ["", "acct_1"], true, {"app": "shop"}]));
+    let what = json!({"endpoints": null, "accounts": ["platform"], "livemode": false,
+                      "metadata": null, "types": ["invoice.*"], "lease": 60});
+    assert_eq!(change(what).await.status, 200);
+    assert_eq!(filter().await, json!([null, [""], false, null]));
+    assert_eq!(api.json(path).await["lease"], 60.0);
+    for (wrong, says) in [
+        (json!({"metadata": {"app": 5}}), "expected a string"),
+        (json!({"metadata": {}}), "metadata must be an object with something in it"),
+        (json!({"accounts": []}), "a consumer has 1 to 1000 accounts"),
+        (json!({"endpoints": ["a\0"]}), "NUL"),
+        (json!({"target": {}}), "unknown field"),
+    ] {
+        let answer = change(wrong).await;
+        assert!(answer.status == 400 && answer.body.contains(says), "{}", answer.body);
+    }
+    let operator = api.token(Scope::Operate).await;
+    assert_eq!(api.call_as(&operator, "PATCH", path, &json!({})).await.status, 403);
+    let nobody = api.call("PATCH", "/api/v1/consumers/nobody", &json!({})).await;
+    assert_eq!(nobody.status, 404, "{}", nobody.body);
+}
+
+#[tokio::test]
 async fn dead_letters_are_retried_and_discarded() {
     let api = Api::spawn().await;
     api.sql("SELECT tollgate.create_consumer('mailer')").await;

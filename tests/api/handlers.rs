@@ -374,3 +374,21 @@ async fn the_credits_example_grants_once_and_in_any_order() {
     assert_eq!(app.count("SELECT count(*) FROM tollgate.failures").await, 0);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn events_of_our_own_are_for_handlers_that_name_them() {
+    let app = app().await;
+    app.pool
+        .execute(
+            "SELECT tollgate.register_handler('*', 'app.note(jsonb)', name => 'all'),
+                    tollgate.register_handler('tollgate.*', 'app.note(jsonb)', name => 'own')",
+        )
+        .await
+        .unwrap();
+    let own = r#"{"id":"evt_tollgate_1","object":"event","type":"tollgate.snapshot","created":1}"#;
+    assert_eq!(app.deliver(own).await.status, 200);
+    assert_eq!(app.count("SELECT count(*) FROM app.seen").await, 1);
+    app.deliver(event("evt_1")).await;
+    assert_eq!(app.count("SELECT count(*) FROM app.seen").await, 2);
+    assert_eq!(app.count("SELECT count(*) FROM app.seen WHERE type = 'invoice.paid'").await, 1);
+}

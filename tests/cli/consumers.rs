@@ -289,3 +289,56 @@ async fn what_others_wrote_gives_the_terminal_no_orders() {
     assert!(text.contains(r"\u{1b}[31m"), "{text}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_sees_a_part_of_the_log() {
+    let app = App::spawn().await;
+    let create = "consumers create shop --metadata app=shop --metadata plan=a=b --livemode test --account platform \
+                  --account acct_1 --endpoint default --endpoint connect";
+    done(&app, &create.split_whitespace().collect::<Vec<_>>());
+    done(&app, &["consumers", "create", "all"]);
+    let row = "SELECT concat_ws(' ', endpoints, accounts, livemode, metadata) FROM tollgate.consumers WHERE name = 'shop'";
+    let all = r#"{default,connect} {"",acct_1} f {"app": "shop", "plan": "a=b"}"#;
+    assert_eq!(ask(&app, row).await, all);
+    let text = done(&app, &["consumers", "list"]);
+    assert!(
+        text.contains("default, connect, platform, acct_1, test, app=shop, plan=a=b"),
+        "{text}"
+    );
+    let listed = json(&app, &["consumers", "list", "shop", "--json"]);
+    assert_eq!(listed[0]["metadata"]["app"], "shop");
+    done(&app, &["consumers", "alter", "shop", "--max-attempts", "3"]);
+    assert_eq!(ask(&app, row).await, all, "the rest stays");
+    let alter =
+        "consumers alter shop --livemode live --unset metadata --unset endpoint --account acct_2";
+    done(&app, &alter.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(ask(&app, row).await, "{acct_2} t");
+    for (arguments, code, says) in [
+        (&["consumers", "alter", "shop", "--metadata", "app"] as &[_], 2, "KEY=VALUE"),
+        (&["consumers", "alter", "shop", "--metadata", "a=b", "--metadata", "a=c"], 2, "twice"),
+        (&["consumers", "alter", "shop", "--livemode", "true"], 2, "live, test"),
+        (&["consumers", "alter", "shop", "--unset", "type"], 2, "endpoint, account"),
+        (&["consumers", "create", "x", "--unset", "metadata"], 2, "--unset"),
+        (
+            &["consumers", "alter", "shop", "--account", "acct"],
+            1,
+            "'acct' is no account (An account is",
+        ),
+        (
+            &["consumers", "create", "x", "--endpoint", "A"],
+            1,
+            "is no name of an endpoint (A name is",
+        ),
+        (&["consumers", "create", "x", "--metadata", "app="], 1, "A key has 1 to 40 characters"),
+        (
+            &["consumers", "alter", "shop", "--livemode", "test", "--unset", "livemode"],
+            1,
+            "livemode cannot be set and unset at once",
+        ),
+    ] {
+        let (was, why) = failed(&app, arguments);
+        assert!(was == code && why.contains(says), "{arguments:?}: {was}, {why}");
+    }
+    assert_eq!(ask(&app, "SELECT count(*) FROM tollgate.consumers").await, "2");
+    app.stop().await;
+}

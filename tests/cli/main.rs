@@ -6,6 +6,8 @@ mod consumers;
 mod events;
 mod generated;
 mod printed;
+mod replay_log;
+mod reprocess;
 mod status;
 #[path = "../support/mod.rs"]
 mod support;

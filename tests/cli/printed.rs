@@ -32,12 +32,19 @@ const NOT_HERE: [(&str, &str); 5] = [
 ];
 
 /// What a page's examples take for granted.
-const GIVEN: [(&str, &str); 2] = [
+const GIVEN: [(&str, &str); 3] = [
     (
         "handlers",
         "CREATE SCHEMA app;
          CREATE FUNCTION app.on_invoice_paid(jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
          CREATE FUNCTION app.on_customer(jsonb) RETURNS void LANGUAGE sql AS 'SELECT'",
+    ),
+    (
+        "reprocess",
+        "CREATE SCHEMA app;
+         CREATE FUNCTION app.on_customer(jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+         SELECT tollgate.register_handler('customer.*', 'app.on_customer(jsonb)');
+         SELECT tollgate.create_consumer('mailer')",
     ),
     (
         "dead-letters",

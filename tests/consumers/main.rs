@@ -24,6 +24,7 @@ mod quiet;
 mod reading;
 mod receiver;
 mod replicas;
+mod routing;
 mod scene;
 mod seed;
 mod target_changes;

@@ -28,7 +28,12 @@ struct Model<'a> {
     /// Not to come again: acknowledged, forgotten as a dead letter, skipped.
     over: BTreeSet<i64>,
     ordered: bool,
+    /// Whether it is for the platform's own events alone.
+    filtered: bool,
 }
+
+/// Events that such a consumer never gets.
+const FOREIGN: &str = "SELECT position FROM tollgate.events WHERE account <> ''";
 
 impl Model<'_> {
     async fn step(&mut self) {
@@ -60,6 +65,13 @@ impl Model<'_> {
                 let (events, objects) =
                     (self.rng.random_range(1..20), [1, 3, 10].choose(self.rng).unwrap());
                 self.log.seed_objects(events, *objects).await;
+                if self.rng.random_bool(0.3) {
+                    // Of these, the last few are another account's.
+                    let (last, n) = (self.log.latest().await, self.rng.random_range(0..events));
+                    let others = format!("UPDATE tollgate.event_log l SET account = 'acct_1' FROM tollgate.positions p
+                                       WHERE p.created = l.created AND p.id = l.id AND p.position > {last} - {n}");
+                    self.log.sql(others).await;
+                }
             }
         }
     }
@@ -74,6 +86,10 @@ impl Model<'_> {
         let positions: BTreeSet<i64> = batch.positions.iter().copied().collect();
         assert!(batch.positions.is_sorted() && positions.len() == batch.positions.len());
         assert!(positions.is_disjoint(&self.over), "again: {positions:?}");
+        if self.filtered {
+            let foreign: BTreeSet<i64> = self.log.all(FOREIGN).await.into_iter().collect();
+            assert!(positions.is_disjoint(&foreign), "not its own: {positions:?}");
+        }
         for others in self.open.values() {
             assert!(positions.is_disjoint(others), "shared: {positions:?}, {others:?}");
         }
@@ -85,7 +101,7 @@ impl Model<'_> {
             let objects: i64 = self
                 .log
                 .one(format!(
-                    "SELECT count(DISTINCT object_id) FROM tollgate.events WHERE position = ANY (ARRAY{held:?}::bigint[])"
+                    "SELECT count(DISTINCT (account, object_id)) FROM tollgate.events WHERE position = ANY (ARRAY{held:?}::bigint[])"
                 ))
                 .await;
             assert_eq!(usize::try_from(objects).unwrap(), held.len(), "two of an object: {held:?}");
@@ -171,6 +187,11 @@ impl Model<'_> {
             left.remove(&position);
         }
         left.retain(|position| !self.over.contains(position));
+        if self.filtered {
+            for position in self.log.all(FOREIGN).await {
+                left.remove(&position);
+            }
+        }
         let lag = self.log.status(&self.name, "lag_events").await;
         assert_eq!(usize::try_from(lag).unwrap(), left.len(), "{left:?}");
         left
@@ -207,9 +228,14 @@ async fn no_history_loses_or_repeats_an_event() {
         let (name, ordered) = (format!("c{history}"), rng.random_bool(0.6));
         let most = *[1, 2, 4, 50].choose(&mut rng).unwrap();
         let ordering = if ordered { "object" } else { "none" };
-        log.consumer(&name, &format!("ordering => '{ordering}', max_attempts => {most}")).await;
+        let filtered = rng.random_bool(0.5);
+        let filter = if filtered { "'{\"\"}'" } else { "NULL" };
+        let like =
+            format!("ordering => '{ordering}', max_attempts => {most}, accounts => {filter}");
+        log.consumer(&name, &like).await;
         let (open, over) = (BTreeMap::new(), BTreeSet::new());
-        let mut model = Model { log: &log, rng: &mut rng, name: name.clone(), open, over, ordered };
+        let mut model =
+            Model { log: &log, rng: &mut rng, name: name.clone(), open, over, ordered, filtered };
         for step in 0..STEPS {
             model.step().await;
             if step % 10 == 0 {

@@ -53,6 +53,11 @@ impl Log {
     /// One event of this type and object; returns its position.
     pub async fn event(&self, kind: &str, object: &str) -> i64 {
         self.insert(1, &format!("'{kind}'"), &format!("'{object}'"), "'{}'").await;
+        self.latest().await
+    }
+
+    /// The last position there is.
+    pub async fn latest(&self) -> i64 {
         self.one("SELECT max(position) FROM tollgate.positions").await
     }
 

@@ -92,7 +92,8 @@ async fn pages_hold_nothing_that_their_policy_forbids_and_nothing_from_elsewhere
 async fn buttons_are_shown_to_those_who_may_press_them() {
     let app = guarded().await;
     app.deliver(event("evt_1")).await;
-    run(&app, "SELECT tollgate.create_consumer('app', start => 'earliest')").await;
+    run(&app, "SELECT tollgate.create_consumer('app', start => 'earliest', accounts => '{\"\"}')")
+        .await;
     let reader = Session::begin(&app, &token(&app, "reader", Scope::Read).await).await;
     let operator = Session::begin(&app, &token(&app, "operator", Scope::Operate).await).await;
     for page in ["/consumers/app", "/events/evt_1"] {
@@ -103,6 +104,8 @@ async fn buttons_are_shown_to_those_who_may_press_them() {
         );
         assert!(operator.get(page).await.body.matches("method=\"post\"").count() >= 2);
     }
+    let shown = reader.get("/consumers/app").await.body;
+    assert!(shown.contains("<dt>Accounts</dt>") && shown.contains(">platform</"), "{shown}");
     let refused = reader.post("/consumers/app/pause", &[]).await;
     assert_eq!(refused.status, 403);
     assert!(

@@ -158,6 +158,7 @@ async fn replay(
         actions::replay(connection, &who.name, &which, &name, &id).await
     });
     page::outcome(&back, done.await, |done| match (done.due, done.open) {
+        (0, 0) if done.excluded > 0 => format!("It is not for {consumer}, by its filter"),
         (0, 0) => "Nothing to hand out: the log has forgotten it".to_owned(),
         (0, _) => format!("{consumer} has it still to come"),
         _ => format!("Handed out to {consumer} again"),

@@ -1,10 +1,26 @@
 //! Consumers and handlers as people look at them: how they do and how they are set up. No secrets:
 //! signing secrets stay where they are, and a password in a URL is blotted out.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+
+use crate::store::consumer_admin::PLATFORM;
+
+/// Metadata that an event's object must have; none if it does not matter.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(transparent)]
+pub struct Metadata(pub Option<BTreeMap<String, String>>);
+
+impl From<Option<String>> for Metadata {
+    fn from(json: Option<String>) -> Self {
+        // The constraint of the column says that it is an object of texts.
+        Self(json.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+}
 
 /// A consumer: how it does, and how it is set up. Times in seconds.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
@@ -17,6 +33,15 @@ pub struct Consumer {
     pub types: Vec<String>,
     /// none or object.
     pub ordering: String,
+    /// Only events of these endpoints; null for any.
+    pub endpoints: Option<Vec<String>>,
+    /// Only those of these connected accounts, an empty text for the platform's own; null for any.
+    pub accounts: Option<Vec<String>>,
+    /// Only live, or only test events; null for both.
+    pub livemode: Option<bool>,
+    /// Only those whose object has all of these metadata; null for any.
+    #[sqlx(try_from = "Option<String>")]
+    pub metadata: Metadata,
     /// Up to where the log has been handed out.
     pub cursor: i64,
     /// Events not settled yet, dead letters apart; reckoned where there are many.
@@ -63,13 +88,33 @@ pub struct Consumer {
     pub secrets: Option<i32>,
 }
 
+impl Consumer {
+    /// The parts of its filter that are set, for people: which, and what.
+    pub fn filter(&self) -> Vec<(&'static str, String)> {
+        let account = |it: &String| if it.is_empty() { PLATFORM.to_owned() } else { it.clone() };
+        let accounts = self.accounts.iter().map(|all| {
+            let all: Vec<_> = all.iter().map(account).collect();
+            ("Accounts", all.join(", "))
+        });
+        let metadata = self.metadata.0.iter().map(|all| {
+            let all: Vec<_> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            ("Metadata", all.join(", "))
+        });
+        let endpoints = self.endpoints.iter().map(|all| ("Endpoints", all.join(", ")));
+        let mode =
+            self.livemode.map(|live| ("Mode", if live { "live" } else { "test" }.to_owned()));
+        endpoints.chain(accounts).chain(mode).chain(metadata).collect()
+    }
+}
+
 /// How consumers do: all, by name, or one.
 pub async fn consumers(
     connection: &mut PgConnection,
     name: Option<&str>,
 ) -> Result<Vec<Consumer>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT s.name, s.kind, s.state, s.types, s.ordering, s.cursor, s.lag_events::bigint, s.lag_seconds,
+        "SELECT s.name, s.kind, s.state, s.types, s.ordering, s.endpoints, s.accounts,
+                s.livemode, s.metadata::text AS metadata, s.cursor, s.lag_events::bigint, s.lag_seconds,
                 s.in_flight::bigint, s.retrying::bigint, s.deferred::bigint, s.dead::bigint, s.claimed_since,
                 c.paused_at, s.paused_because, c.max_attempts, extract(epoch FROM c.lease)::float8 AS lease,
                 extract(epoch FROM c.retry_first)::float8 AS retry_first,

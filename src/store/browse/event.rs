@@ -86,10 +86,19 @@ pub async fn bodies(
     connection: &mut PgConnection,
     events: &[EventLine],
 ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
-    let (created, ids): (Vec<_>, Vec<_>) =
-        events.iter().map(|event| (event.created, event.id.as_str())).unzip();
-    sqlx::query_scalar(
-        "SELECT l.raw FROM unnest($1::timestamptz[], $2::text[]) WITH ORDINALITY AS k (created, id, nth)
+    let keys = events.iter().map(|event| (event.created, event.id.as_str()));
+    Ok(bodies_of(connection, keys).await?.into_iter().map(|(_, raw)| raw).collect())
+}
+
+/// The bodies of the events with these keys, in their order, each with its number among them, from 1
+/// on; one that is not there is left out.
+pub async fn bodies_of(
+    connection: &mut PgConnection,
+    keys: impl Iterator<Item = (OffsetDateTime, &str)>,
+) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    let (created, ids): (Vec<_>, Vec<_>) = keys.unzip();
+    sqlx::query_as(
+        "SELECT k.nth, l.raw FROM unnest($1::timestamptz[], $2::text[]) WITH ORDINALITY AS k (created, id, nth)
          CROSS JOIN LATERAL (
              SELECT e.raw FROM tollgate.event_log e WHERE e.created = k.created AND e.id = k.id LIMIT 1) l
          ORDER BY k.nth",

@@ -94,6 +94,42 @@ pub(in crate::store) async fn keys(
     Ok((keys, false))
 }
 
+/// An event as a walk over all that fit needs it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct EventKey {
+    pub created: OffsetDateTime,
+    pub id: String,
+    #[sqlx(rename = "type")]
+    pub event_type: String,
+    pub position: i64,
+}
+
+/// A piece of a walk over all events that fit, newest first, and where it goes on; none at the end.
+/// Larger than a page, with less of each event.
+pub async fn walk(
+    connection: &mut PgConnection,
+    filter: &EventFilter,
+    after: Option<&Cursor>,
+    most: i64,
+) -> Result<(Vec<EventKey>, Option<Cursor>), sqlx::Error> {
+    steer(connection).await?;
+    let found = search::search(connection, filter, after, most).await?;
+    let full = i64::try_from(found.keys.len()).unwrap_or(i64::MAX) >= most;
+    let last = found.keys.last().filter(|_| full).cloned();
+    let next = found.horizon.or(last).map(|(at, id)| Cursor::new(at, id));
+    let (created, ids): (Vec<_>, Vec<_>) = found.keys.into_iter().unzip();
+    let keys = sqlx::query_as(
+        "SELECT k.created, k.id, l.type::text, p.position
+         FROM unnest($1::timestamptz[], $2::text[]) WITH ORDINALITY AS k (created, id, nth)
+         CROSS JOIN LATERAL (
+             SELECT e.type FROM tollgate.event_log e WHERE e.created = k.created AND e.id = k.id LIMIT 1) l
+         CROSS JOIN LATERAL (
+             SELECT n.position FROM tollgate.positions n WHERE n.id = k.id AND n.created = k.created LIMIT 1) p
+         ORDER BY k.nth",
+    );
+    Ok((keys.bind(created).bind(ids).fetch_all(connection).await?, next))
+}
+
 /// Events by their keys, in that order.
 pub(super) async fn lines(
     connection: &mut PgConnection,

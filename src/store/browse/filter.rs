@@ -7,7 +7,7 @@ use time::{Date, OffsetDateTime, Time};
 use utoipa::ToSchema;
 
 use super::BrowseError;
-use crate::store::handlers::Pattern;
+use crate::store::handlers::{Pattern, is_own};
 
 /// Longest value of a filter in bytes: as long as columns are.
 const LONGEST: usize = 255;
@@ -119,6 +119,15 @@ impl EventFilter {
         Ok(())
     }
 
+    /// Whether events of this type are asked for, where all is meant to be all of Stripe's: those of
+    /// Tollgate's own (`tollgate.…`) are, if it names them.
+    pub fn means(&self, event_type: &str) -> bool {
+        match self.types.as_slice() {
+            [] => !is_own(event_type),
+            types => types.iter().any(|pattern| Pattern::new(pattern).fits(event_type)),
+        }
+    }
+
     /// The parts that are set, as [`Self::set`] takes them.
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = Vec::new();
@@ -135,6 +144,15 @@ impl EventFilter {
         add("until", time(self.until));
         add("id", self.id.clone());
         pairs
+    }
+}
+
+impl EventFilter {
+    /// Which events, in words: as the audit log has it.
+    pub fn words(&self) -> String {
+        let pairs = self.pairs().into_iter();
+        let words: Vec<_> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+        if words.is_empty() { "all events".to_owned() } else { words.join(" ") }
     }
 }
 
@@ -238,6 +256,15 @@ mod tests {
         ] {
             let error = filter(&[(name, value)]).unwrap_err();
             assert!(error.contains(says), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn snapshots_are_meant_by_who_names_them() {
+        for (types, meant) in [("", false), ("*", false), ("tollgate.*", true), ("a.b,*", false)] {
+            let filter = filter(&[("type", types)]).unwrap();
+            assert_eq!(filter.means("tollgate.snapshot"), meant, "{types}");
+            assert_eq!(filter.means("invoice.paid"), types != "tollgate.*", "{types}");
         }
     }
 

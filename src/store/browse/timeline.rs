@@ -155,7 +155,7 @@ async fn handlers(
                              WHEN f.next_attempt IS NULL THEN 'dead' ELSE 'failing' END AS state
          FROM tollgate.handlers h
          LEFT JOIN tollgate.failures f ON f.event_id = $1 AND f.created = $2 AND f.stage = 'handler' AND f.handler = h.name
-         WHERE $4 LIKE ANY (tollgate.likes(ARRAY[h.pattern])) ORDER BY h.name",
+         WHERE tollgate.wants(ARRAY[h.pattern], $4) ORDER BY h.name",
     )
     .bind(&event.id)
     .bind(event.created)
@@ -174,7 +174,7 @@ async fn deliveries(
                 CASE WHEN d.state IS NOT NULL THEN d.state
                      WHEN $1 = ANY (p.held) THEN 'held'
                      WHEN EXISTS (SELECT FROM tollgate.claims k WHERE k.consumer = c.name AND $1 = ANY (k.fresh)) THEN 'in_flight'
-                     WHEN NOT $2 LIKE ANY (tollgate.likes(c.types)) THEN 'not_wanted'
+                     WHEN NOT tollgate.wants(c.types, $2) OR NOT l.routed THEN 'not_wanted'
                      WHEN $1 IS NULL OR $1 > p.cursor THEN 'ahead'
                      WHEN $3 < c.created_at THEN 'earlier'
                      ELSE 'settled' END AS state,
@@ -183,11 +183,16 @@ async fn deliveries(
          JOIN tollgate.consumer_progress p ON p.consumer = c.name
          LEFT JOIN tollgate.targets t ON t.consumer = c.name
          LEFT JOIN tollgate.deliveries d ON d.consumer = c.name AND d.position = $1
+         CROSS JOIN LATERAL (
+             SELECT tollgate.routed(c.endpoints, c.accounts, c.livemode, c.metadata, e.endpoint, e.account, e.livemode, e.raw) AS routed
+             FROM tollgate.event_log e WHERE e.created = $4 AND e.id = $5 LIMIT 1) l
          ORDER BY c.name",
     )
     .bind(event.position)
     .bind(&event.event_type)
     .bind(event.received_at)
+    .bind(event.created)
+    .bind(&event.id)
     .fetch_all(connection)
     .await
 }

@@ -118,7 +118,7 @@ pub async fn replay(
             Selected::Dry(dry) => return Ok(Outcome::Dry(dry)),
             Selected::Events(which) => which,
         };
-        let what = step.plan.words();
+        let what = step.plan.filter.words();
         let done = actions::replay(connection, &who.name, &which, &consumer, &what).await?;
         Ok(Outcome::Done { events: which.len(), done })
     });
@@ -146,7 +146,7 @@ pub async fn reprocess(
             Selected::Dry(dry) => return Ok(Outcome::Dry(dry)),
             Selected::Events(which) => which,
         };
-        let what = step.plan.words();
+        let what = step.plan.filter.words();
         let asked = actions::reprocess(connection, &who.name, &which, &again, &what).await?;
         Ok(Outcome::Done { events: which.len(), done: Asked { asked } })
     });
@@ -194,13 +194,6 @@ impl Plan {
         // Whole seconds, as Stripe's times are.
         let now = admin.clock.now().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Ok(Self { filter, limit, fingerprint, now })
-    }
-
-    /// Which events, for the audit log.
-    fn words(&self) -> String {
-        let pairs = self.filter.pairs().into_iter();
-        let words: Vec<_> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
-        if words.is_empty() { "all events".to_owned() } else { words.join(" ") }
     }
 
     fn step(self, dry_run: bool, confirm: Option<&str>) -> Result<Step, AdminError> {

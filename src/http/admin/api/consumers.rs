@@ -1,5 +1,7 @@
 //! `/api/v1/consumers` and `/api/v1/handlers`: how they do, and managing them.
 
+use std::collections::BTreeMap;
+
 use actix_web::web::{Data, Json, Path, Payload, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,7 +14,7 @@ use super::problems::no_nul;
 use crate::store::browse::Page;
 use crate::store::browse::consumers::{self as browse, Consumer, HandlerLine};
 use crate::store::browse::problems::{self, Attempt};
-use crate::store::consumer_admin::{ConsumerOptions, TargetOptions};
+use crate::store::consumer_admin::{self, ConsumerFilter, ConsumerOptions, TargetOptions};
 
 /// That it was done.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,7 +22,7 @@ pub struct Done {
     pub done: bool,
 }
 
-const DONE: Json<Done> = Json(Done { done: true });
+pub(super) const DONE: Json<Done> = Json(Done { done: true });
 
 /// All consumers, by name.
 #[utoipa::path(get, path = "/api/v1/consumers", tag = "consumers",
@@ -60,7 +62,7 @@ pub async fn attempts(
     let name = no_nul("name", Some(name.into_inner()))?.unwrap_or_default();
     let page = page.into_inner().page()?;
     let listed = admin.transact(async move |connection| {
-        if !crate::store::consumer_admin::exists(connection, &name).await? {
+        if !consumer_admin::exists(connection, &name).await? {
             return Err(AdminError::NotFound(format!("consumer {name}")));
         }
         Ok(problems::attempts(connection, &name, &page).await?)
@@ -85,6 +87,16 @@ pub struct CreateConsumer {
     lease: Option<f64>,
     retry_first: Option<f64>,
     retry_most: Option<f64>,
+    /// Only events that one of these endpoints received first; of any, unless said.
+    endpoints: Option<Vec<String>>,
+    /// Only events of these connected accounts, `platform` for the platform's own; of any, unless
+    /// said.
+    accounts: Option<Vec<String>>,
+    /// Only live, or only test events; both, unless said.
+    livemode: Option<bool>,
+    /// Only events whose object has all of these metadata.
+    #[schema(example = json!({"app": "shop"}))]
+    metadata: Option<BTreeMap<String, String>>,
     /// Where the gateway delivers to; without it workers claim in SQL.
     target: Option<CreateTarget>,
 }
@@ -130,7 +142,14 @@ pub async fn create(
     payload: Payload,
 ) -> Result<Json<Created>, AdminError> {
     let asked: CreateConsumer = body(payload).await?;
-    let texts = asked.types.iter().flatten().chain(&asked.ordering);
+    let filter = ConsumerFilter {
+        endpoints: asked.endpoints,
+        accounts: asked.accounts.map(consumer_admin::accounts),
+        livemode: asked.livemode,
+        metadata: asked.metadata,
+        unset: Vec::new(),
+    };
+    let texts = asked.types.iter().flatten().chain(&asked.ordering).chain(filter.texts());
     let target = asked.target.as_ref();
     let urls = target.into_iter().flat_map(|target| [Some(&target.url), target.subject.as_ref()]);
     if texts.chain(urls.flatten()).any(|text| text.contains('\0')) {
@@ -146,6 +165,7 @@ pub async fn create(
             lease: asked.lease,
             retry_first: asked.retry_first,
             retry_most: asked.retry_most,
+            filter,
         },
         target: asked.target.map(|target| TargetOptions {
             url: Some(target.url),

@@ -1,6 +1,7 @@
 //! The admin API, `/api/v1`: its routes, in one table that the OpenAPI document is made from, too.
 //! What each does stands with it; who may call it is the extractor that it takes.
 
+mod alter;
 mod ask;
 mod bulk;
 mod consumers;
@@ -106,6 +107,7 @@ table! {
     get "/api/v1/consumers" => consumers::list;
     post "/api/v1/consumers" => consumers::create;
     get "/api/v1/consumers/{name}" => consumers::one;
+    patch "/api/v1/consumers/{name}" => alter::alter;
     delete "/api/v1/consumers/{name}" => consumers::drop_one;
     get "/api/v1/consumers/{name}/attempts" => consumers::attempts;
     post "/api/v1/consumers/{name}/pause" => consumers::pause;
