@@ -204,7 +204,7 @@ async fn connected_accounts_are_compared_each_for_itself() {
     let third = event_at("customer.created", &customer("cus_3", "Theirs"), now());
     scene.stripe.emit("acct_3", serde_json::from_str(&third).unwrap());
     scene.stripe.on_page(|stripe, asked| {
-        if asked.headers.get("stripe-account").is_some_and(|account| account == "acct_1") {
+        if asked.headers.get("stripe-account").is_some_and(|account| account == "acct_3") {
             stripe.disconnect_account("acct_2");
         }
     });
@@ -213,7 +213,7 @@ async fn connected_accounts_are_compared_each_for_itself() {
         reports.iter().map(|it| (it.account.as_str(), it.events(), it.error.is_some())).collect();
     assert_eq!(
         told,
-        [("", 1, false), ("acct_1", 0, false), ("acct_2", 0, true), ("acct_3", 1, false)]
+        [("", 1, false), ("acct_3", 1, false), ("acct_2", 0, true), ("acct_1", 0, false)]
     );
     let error = "SELECT array_agg(account) FROM tollgate.reconciliations WHERE error LIKE '%not connected%'";
     assert_eq!(scene.value(error).await, json!(["acct_2"]));

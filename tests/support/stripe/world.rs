@@ -25,6 +25,8 @@ struct Kept {
 #[derive(Default)]
 pub struct Account {
     objects: HashMap<String, Kept>,
+    /// The ids of each type in the order of lists, oldest first: there may be many.
+    kinds: HashMap<String, BTreeMap<(i64, usize), String>>,
     /// What became of deleted ids: a stub, or nothing.
     removed: HashMap<String, Option<Value>>,
     events: Vec<Value>,
@@ -43,13 +45,22 @@ impl Account {
         let id = value["id"].as_str().expect("an object with an id").to_owned();
         self.removed.remove(&id);
         self.places += 1;
-        let place = self.objects.get(&id).map_or(self.places, |kept| kept.place);
+        let place = self.forget(&id).map_or(self.places, |kept| kept.place);
+        let kind = self.kinds.entry(kind_of(&value).to_owned()).or_default();
+        kind.insert((created(&value), place), id.clone());
         self.objects.insert(id, Kept { place, value });
     }
 
+    fn forget(&mut self, id: &str) -> Option<Kept> {
+        let kept = self.objects.remove(id)?;
+        let kind = self.kinds.get_mut(kind_of(&kept.value)).expect("the type of what is kept");
+        kind.remove(&(created(&kept.value), kept.place));
+        Some(kept)
+    }
+
     pub fn remove(&mut self, id: &str) {
-        let Some(Kept { value, .. }) = self.objects.remove(id) else { return };
-        let kind = value["object"].as_str().unwrap_or_default();
+        let Some(Kept { value, .. }) = self.forget(id) else { return };
+        let kind = kind_of(&value);
         let stub = LEAVE_A_STUB.contains(&kind);
         let stub = stub.then(|| json!({ "id": id, "object": kind, "deleted": true }));
         self.removed.insert(id.to_owned(), stub);
@@ -81,10 +92,8 @@ impl Account {
 
     /// Objects of a type, the newest first; of one second, what came last comes first.
     pub fn of_kind(&self, kind: &str) -> Vec<&Value> {
-        let kept = self.objects.values().filter(|kept| kept.value["object"] == kind);
-        let mut kept: Vec<&Kept> = kept.collect();
-        kept.sort_by_key(|kept| (created(&kept.value), kept.place));
-        kept.into_iter().rev().map(|kept| &kept.value).collect()
+        let ids = self.kinds.get(kind).into_iter().flat_map(|kind| kind.values().rev());
+        ids.map(|id| &self.objects[id].value).collect()
     }
 
     /// Events, the newest first.
@@ -98,6 +107,10 @@ impl Account {
     pub fn all(&self) -> impl Iterator<Item = &Value> {
         self.objects.values().map(|kept| &kept.value)
     }
+}
+
+fn kind_of(object: &Value) -> &str {
+    object["object"].as_str().unwrap_or_default()
 }
 
 /// Zero where an object has none, as some have.
