@@ -70,6 +70,7 @@ async fn each_call_needs_its_scope() {
     let operator = api.token(Scope::Operate).await;
     let only_admin = [
         ("post", "/api/v1/consumers"),
+        ("patch", "/api/v1/consumers/{name}"),
         ("delete", "/api/v1/consumers/{name}"),
         ("post", "/api/v1/consumers/{name}/rewind"),
         ("post", "/api/v1/dead-letters/discard"),
