@@ -17,7 +17,7 @@ COMMENT ON COLUMN tollgate.api_budget.at IS 'When that was reckoned';
 CREATE FUNCTION tollgate.take_api_token(_rate double precision) RETURNS double precision LANGUAGE sql AS $$
     -- A second's worth may come at once. Whoever overdraws waits until that is made good.
     UPDATE tollgate.api_budget b SET at = clock_timestamp(),
-        tokens = least(greatest(_rate, 1), b.tokens + _rate * least(extract(epoch FROM clock_timestamp() - greatest(b.at, clock_timestamp() - interval '1 hour')), 3600)) - 1
+        tokens = least(greatest(_rate, 1), b.tokens + _rate * greatest(0, extract(epoch FROM clock_timestamp() - greatest(b.at, clock_timestamp() - interval '1 hour')))) - 1
     RETURNING greatest(0, -b.tokens / _rate)
 $$;
 COMMENT ON FUNCTION tollgate.take_api_token IS 'Takes the right to one request, of so many a second over all who ask; returns the seconds to wait before it is made';
@@ -32,6 +32,7 @@ COMMENT ON FUNCTION tollgate.hold_api IS 'Nobody asks Stripe for so many seconds
 CREATE TABLE tollgate.reconciliations (
     account      text COLLATE "C" NOT NULL,
     livemode     boolean NOT NULL,
+    began_at     timestamptz NOT NULL,
     watermark    timestamptz NOT NULL,
     swept_to     timestamptz NOT NULL,
     swept_at     timestamptz NOT NULL,
@@ -45,6 +46,7 @@ CREATE TABLE tollgate.reconciliations (
 COMMENT ON TABLE tollgate.reconciliations IS 'How far the log has been compared with Stripe''s list of events, for each account and mode';
 COMMENT ON COLUMN tollgate.reconciliations.account IS 'The connected account; empty for the platform''s own';
 COMMENT ON COLUMN tollgate.reconciliations.livemode IS 'Which mode, as told by the API key';
+COMMENT ON COLUMN tollgate.reconciliations.began_at IS 'From when on events are the gateway''s to miss, on its own clock: when the database was made, or for an account or mode that came later, when it came';
 COMMENT ON COLUMN tollgate.reconciliations.watermark IS 'Every event that Stripe listed up to here has been compared, on Stripe''s clock';
 COMMENT ON COLUMN tollgate.reconciliations.swept_to IS 'As watermark, of the last run that looked at every event on the way, once a day; the others stop where a page has nothing new';
 COMMENT ON COLUMN tollgate.reconciliations.swept_at IS 'When that was, on the database''s clock';
@@ -102,7 +104,7 @@ COMMENT ON COLUMN tollgate.backfills.account IS 'The connected account; empty fo
 COMMENT ON COLUMN tollgate.backfills.livemode IS 'Which mode, as told by the API key';
 COMMENT ON COLUMN tollgate.backfills.kind IS 'The table that it fills';
 COMMENT ON COLUMN tollgate.backfills.since IS 'Objects that Stripe made before that are left out; null for none';
-COMMENT ON COLUMN tollgate.backfills.cursor IS 'Id of the last object listed, or of the last customer whose objects were; null at the beginning';
+COMMENT ON COLUMN tollgate.backfills.cursor IS 'Behind what to go on: number of the list and id of its last object, or the last customer whose objects were listed; null at the beginning';
 COMMENT ON COLUMN tollgate.backfills.listed IS 'Objects that Stripe listed';
 COMMENT ON COLUMN tollgate.backfills.written IS 'How many of them were not in the table, or not so';
 COMMENT ON COLUMN tollgate.backfills.started_at IS 'When it began';
@@ -160,13 +162,13 @@ DECLARE
 BEGIN
     FOR _table IN SELECT tollgate.billing_tables() LOOP
         RETURN QUERY SELECT * FROM tollgate.pick_objects(_table, NULL, _livemode,
-            format('t.order_basis = ''tiebreak'' AND t.id <> ALL (%L::text[])', _not), _tail);
+            format('t.order_basis = ''tiebreak'' AND %L || '' '' || t.account || '' '' || t.id <> ALL (%L::text[])', _table, _not), _tail);
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION tollgate.tied_objects IS 'Objects whose newest state is a guess, so many of each table at most, without those of these ids';
+COMMENT ON FUNCTION tollgate.tied_objects IS 'Objects whose newest state is a guess, so many of each table at most, without these, each given as table, account and id with a space between';
 
-CREATE FUNCTION tollgate.sample_objects(_livemode boolean, _only text, _most bigint)
+CREATE FUNCTION tollgate.sample_objects(_livemode boolean, _only text, _most bigint, _connected boolean)
     RETURNS TABLE (table_name text, account text, object_type text, id text, stored text) LANGUAGE plpgsql AS $$
 DECLARE
     _table text;
@@ -174,18 +176,22 @@ BEGIN
     CREATE TEMPORARY TABLE IF NOT EXISTS sampled (table_name text, account text, object_type text, id text, stored text) ON COMMIT DROP;
     TRUNCATE sampled;
     FOR _table IN SELECT b FROM tollgate.billing_tables() b WHERE _only IS NULL OR b = _only LOOP
-        INSERT INTO sampled SELECT * FROM tollgate.pick_objects(_table, NULL, _livemode, 'NOT t.deleted',
-            format('ORDER BY random() LIMIT %s', _most));
+        -- The rows first, so that no object is read that is not chosen.
+        INSERT INTO sampled SELECT * FROM tollgate.pick_objects(_table, NULL, _livemode,
+            format('t.ctid = ANY (ARRAY(SELECT c.ctid FROM stripe.%I c WHERE c.livemode = $1 AND NOT c.deleted AND (%L OR c.account = '')
+                                         ORDER BY random() LIMIT %s))', _table, _connected, _most), '');
     END LOOP;
     RETURN QUERY SELECT * FROM sampled s ORDER BY random() LIMIT _most;
 END
 $$;
 COMMENT ON FUNCTION tollgate.sample_objects IS 'So many objects that are not known to be deleted, at random, of one billing table or all. Reads these tables';
 
-CREATE FUNCTION tollgate.next_objects(_table text, _account text, _livemode boolean, _after text, _most bigint)
+CREATE FUNCTION tollgate.next_objects(_table text, _account text, _livemode boolean, _after text, _after_type text, _most bigint)
     RETURNS TABLE (table_name text, account text, object_type text, id text, stored text) LANGUAGE sql STABLE AS $$
-    SELECT * FROM tollgate.pick_objects(_table, _account, _livemode, format('NOT t.deleted AND t.id > %L', _after),
-        format('ORDER BY t.id LIMIT %s', _most))
+    SELECT * FROM tollgate.pick_objects(_table, _account, _livemode, CASE WHEN _table = 'objects' THEN format('NOT t.deleted AND (t.id, t.object_type) > (%L, %L)', _after, _after_type)
+             ELSE format('NOT t.deleted AND t.id > %L', _after) END,
+        CASE WHEN _table = 'objects' THEN format('ORDER BY t.id, t.object_type LIMIT %s', _most)
+             ELSE format('ORDER BY t.id LIMIT %s', _most) END)
 $$;
 COMMENT ON FUNCTION tollgate.next_objects IS 'The next objects of a billing table that are not known to be deleted, by id';
 

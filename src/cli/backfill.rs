@@ -51,7 +51,9 @@ pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan { kinds, since, accounts: asking.accounts(args.connect) };
     let bar = spinner();
     let show = |progress: &Progress| bar.set_message(line(progress));
-    let done = patiently(async || backfill(&asking.context, &plan, show).await).await;
+    let done =
+        patiently(&asking.context.client, async || backfill(&asking.context, &plan, show).await)
+            .await;
     bar.finish_and_clear();
     asking.end().await;
     let done = done?;
@@ -62,7 +64,12 @@ pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     } else {
         println!("{}", counts(&done));
     }
-    Ok(ExitCode::SUCCESS)
+    let failed: Vec<_> = done.iter().filter(|progress| progress.error.is_some()).collect();
+    for Progress { account, kind, error, .. } in &failed {
+        let error = error.as_deref().unwrap_or_default();
+        eprintln!("tollgate: {} {kind}: {}", harmless(account), harmless(error));
+    }
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The kinds of these tables, all if none is named.
@@ -81,7 +88,7 @@ fn kinds(only: &[String]) -> anyhow::Result<Vec<&'static Resource>> {
 }
 
 fn line(progress: &Progress) -> String {
-    let Progress { account, kind, listed, written } = progress;
+    let Progress { account, kind, listed, written, .. } = progress;
     let whose = if account.is_empty() { String::new() } else { format!("{account} ") };
     format!("{}{kind}: {listed} listed, {written} written", harmless(&whose))
 }
@@ -89,7 +96,7 @@ fn line(progress: &Progress) -> String {
 fn counts(done: &[Progress]) -> String {
     let mut counts = table::plain();
     counts.set_header(["account", "table", "listed", "written"]);
-    for Progress { account, kind, listed, written } in done {
+    for Progress { account, kind, listed, written, .. } in done {
         counts.add_row([harmless(account), kind.clone(), listed.to_string(), written.to_string()]);
     }
     table::align_right(&mut counts, &[2, 3]);

@@ -52,7 +52,8 @@ pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
         dry_run: args.dry_run,
         accounts: asking.accounts(args.connect),
     };
-    let reports = patiently(async || reconcile(&asking.context, &scope).await).await;
+    let reports =
+        patiently(&asking.context.client, async || reconcile(&asking.context, &scope).await).await;
     asking.end().await;
     let reports = reports?;
     for report in &reports {
@@ -85,6 +86,9 @@ fn tell(report: &Report, dry_run: bool) {
     }
     if report.rejected > 0 {
         println!("  {} refused by a handler with the policy reject", report.rejected);
+    }
+    if report.quarantined > 0 {
+        println!("  {} that the database cannot hold, in quarantine", report.quarantined);
     }
     if let Some(error) = &report.error {
         println!("  not to the end: {}", harmless(error));

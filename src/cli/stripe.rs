@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::settings::StripeSettings;
 use crate::startup::{Backend, stripe};
 use crate::store::migrations::{self, SchemaState};
-use crate::sync::{Accounts, Context, SyncError};
+use crate::sync::{Accounts, Client, Context, SyncError};
 use crate::{shutdown, telemetry};
 
 /// Seconds to wait for another process that does the same.
@@ -62,6 +62,7 @@ impl Asking {
 
 /// Does something that one process at a time may do, when it is this one's turn.
 pub(super) async fn patiently<T>(
+    client: &Client,
     mut work: impl AsyncFnMut() -> Result<T, SyncError>,
 ) -> Result<T, SyncError> {
     let mut waited = 0;
@@ -72,7 +73,7 @@ pub(super) async fn patiently<T>(
                     tracing::info!("another process is doing this now, waiting");
                 }
                 waited += 1;
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                client.sleep(Duration::from_secs(1)).await?;
             }
             done => return done,
         }

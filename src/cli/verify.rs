@@ -62,7 +62,9 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     };
     let bar = spinner();
     let show = |checked| bar.set_message(format!("{checked} compared"));
-    let done = patiently(async || verify(&asking.context, &check, show).await).await;
+    let done =
+        patiently(&asking.context.client, async || verify(&asking.context, &check, show).await)
+            .await;
     bar.finish_and_clear();
     asking.end().await;
     let verdict = done?;
@@ -71,7 +73,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     } else {
         tell(&verdict, args.fix);
     }
-    let agree = verdict.drifts.iter().all(|drift| drift.mended);
+    let agree = verdict.unmended == 0 && verdict.refused.is_empty();
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -91,6 +93,9 @@ fn tell(verdict: &Verdict, fix: bool) {
         }
         println!("{}", table::text(&lines));
     }
-    let Verdict { checked, unchecked, drifts } = verdict;
-    println!("{checked} compared, {unchecked} unchecked, {} differ", drifts.len());
+    for refused in &verdict.refused {
+        println!("{}", harmless(refused));
+    }
+    let Verdict { checked, unchecked, differ, .. } = verdict;
+    println!("{checked} compared, {unchecked} unchecked, {differ} differ");
 }

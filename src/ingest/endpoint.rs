@@ -117,14 +117,17 @@ impl Endpoints {
         self.0.is_empty()
     }
 
-    /// The endpoint that an event would have come to which no webhook brought: the one for its
-    /// account alone, else the one named default, else the first that takes it.
+    /// The endpoint that an event would have come to which no webhook brought: the one for its account
+    /// alone; else for a connected account one that is not the default, which is the platform's; else
+    /// the default; else the first that takes it.
     pub fn home_of(&self, event: &Envelope) -> &str {
-        let fitting = || self.iter().filter(|endpoint| endpoint.objection(event).is_none());
-        let own = fitting().find(|endpoint| endpoint.account.is_some());
-        let default = || fitting().find(|endpoint| endpoint.name.as_str() == EndpointName::DEFAULT);
-        let home = own.or_else(default).or_else(|| fitting().next());
-        home.map_or(EndpointName::DEFAULT, |endpoint| endpoint.name.as_str())
+        let mut fitting: Vec<_> =
+            self.iter().filter(|endpoint| endpoint.objection(event).is_none()).collect();
+        fitting.sort_by_key(|endpoint| {
+            let is_default = endpoint.name.as_str() == EndpointName::DEFAULT;
+            (endpoint.account.is_none(), is_default != event.account.is_empty())
+        });
+        fitting.first().map_or(EndpointName::DEFAULT, |endpoint| endpoint.name.as_str())
     }
 }
 

@@ -10,8 +10,8 @@ use super::kinds::ENTITLEMENTS;
 /// How the objects of a kind are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// All at once, with this query besides the paging's own.
-    All(&'static str),
+    /// All at once, with each of these queries besides the paging's own.
+    All(&'static [&'static str]),
     /// Customer by customer, at this path below the customer's own.
     OfCustomer(&'static str),
     /// Customer by customer, and what is listed makes up one summary: a customer's entitlements.
@@ -43,14 +43,17 @@ const fn resource(
     Resource { table, object_type, path, listing, by_time }
 }
 
+const PLAIN: &[&str] = &[""];
+
 /// Every kind that has a table of its own, in the order in which a backfill takes them: what others
 /// refer to comes first, although no table insists on it.
 pub const ALL: [Resource; 20] = [
-    resource("products", "product", "products", Listing::All(""), true),
-    resource("prices", "price", "prices", Listing::All(""), true),
-    resource("plans", "plan", "plans", Listing::All(""), true),
-    resource("coupons", "coupon", "coupons", Listing::All(""), true),
-    resource("customers", "customer", "customers", Listing::All(""), true),
+    resource("products", "product", "products", Listing::All(PLAIN), true),
+    // "Returns a list of your active prices": the others are asked for, too.
+    resource("prices", "price", "prices", Listing::All(&["active=true", "active=false"]), true),
+    resource("plans", "plan", "plans", Listing::All(PLAIN), true),
+    resource("coupons", "coupon", "coupons", Listing::All(PLAIN), true),
+    resource("customers", "customer", "customers", Listing::All(PLAIN), true),
     resource("tax_ids", "tax_id", "tax_ids", Listing::OfCustomer("tax_ids"), false),
     resource(
         "payment_methods",
@@ -67,24 +70,30 @@ pub const ALL: [Resource; 20] = [
         false,
     ),
     // Without it the list leaves out those that are canceled.
-    resource("subscriptions", "subscription", "subscriptions", Listing::All("status=all"), true),
+    resource("subscriptions", "subscription", "subscriptions", Listing::All(&["status=all"]), true),
     resource(
         "subscription_schedules",
         "subscription_schedule",
         "subscription_schedules",
-        Listing::All(""),
+        Listing::All(PLAIN),
         true,
     ),
-    resource("invoices", "invoice", "invoices", Listing::All(""), true),
-    resource("invoice_payments", "invoice_payment", "invoice_payments", Listing::All(""), false),
-    resource("payment_intents", "payment_intent", "payment_intents", Listing::All(""), true),
-    resource("setup_intents", "setup_intent", "setup_intents", Listing::All(""), true),
-    resource("charges", "charge", "charges", Listing::All(""), true),
-    resource("refunds", "refund", "refunds", Listing::All(""), true),
-    resource("disputes", "dispute", "disputes", Listing::All(""), true),
-    resource("credit_notes", "credit_note", "credit_notes", Listing::All(""), true),
-    resource("checkout_sessions", "checkout.session", "checkout/sessions", Listing::All(""), true),
-    resource("payouts", "payout", "payouts", Listing::All(""), true),
+    resource("invoices", "invoice", "invoices", Listing::All(PLAIN), true),
+    resource("invoice_payments", "invoice_payment", "invoice_payments", Listing::All(PLAIN), false),
+    resource("payment_intents", "payment_intent", "payment_intents", Listing::All(PLAIN), true),
+    resource("setup_intents", "setup_intent", "setup_intents", Listing::All(PLAIN), true),
+    resource("charges", "charge", "charges", Listing::All(PLAIN), true),
+    resource("refunds", "refund", "refunds", Listing::All(PLAIN), true),
+    resource("disputes", "dispute", "disputes", Listing::All(PLAIN), true),
+    resource("credit_notes", "credit_note", "credit_notes", Listing::All(PLAIN), true),
+    resource(
+        "checkout_sessions",
+        "checkout.session",
+        "checkout/sessions",
+        Listing::All(PLAIN),
+        true,
+    ),
+    resource("payouts", "payout", "payouts", Listing::All(PLAIN), true),
 ];
 
 /// Objects of `stripe.objects` that can be fetched by their id, and the paths of those.
@@ -117,12 +126,12 @@ impl Resource {
         ALL.iter().find(|resource| resource.table == table)
     }
 
-    /// Path and query of the list, without paging: of all, or of one customer's.
-    pub fn list(&self, customer: &str) -> String {
-        let (path, customer) = (self.path, segment(customer));
+    /// Path and query of a list, without paging: of all, with one of its queries; or of a customer's.
+    pub fn list(&self, which: &str) -> String {
+        let (path, customer) = (self.path, segment(which));
         match self.listing {
-            Listing::All("") => format!("/v1/{path}"),
-            Listing::All(query) => format!("/v1/{path}?{query}"),
+            Listing::All(_) if which.is_empty() => format!("/v1/{path}"),
+            Listing::All(_) => format!("/v1/{path}?{which}"),
             Listing::OfCustomer(below) => format!("/v1/customers/{customer}/{below}"),
             Listing::Summary => format!("/v1/{path}?customer={customer}"),
         }
@@ -180,9 +189,9 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_the_api() {
-        let list = |table, customer| Resource::named(table).unwrap().list(customer);
+        let list = |table, which| Resource::named(table).unwrap().list(which);
         assert_eq!(list("checkout_sessions", ""), "/v1/checkout/sessions");
-        assert_eq!(list("subscriptions", ""), "/v1/subscriptions?status=all");
+        assert_eq!(list("subscriptions", "status=all"), "/v1/subscriptions?status=all");
         assert_eq!(list("payment_methods", "cus_1"), "/v1/customers/cus_1/payment_methods");
         assert_eq!(
             list("active_entitlements", "cus_1"),

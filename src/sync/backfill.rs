@@ -7,7 +7,9 @@ use super::accounts::{self, Accounts};
 use super::context::{Context, Shown};
 use super::error::SyncError;
 use super::list::List;
-use super::objects::{AT_ONCE, Finding, examine, is_empty_summary, summary, whole};
+use super::objects::{
+    AT_ONCE, Finding, examine, is_empty_summary, make_sure_of_account, summary, whole,
+};
 use crate::store::events::Source;
 use crate::store::sync::backfill::{self as store, Begun, Stretch};
 use crate::store::sync::lease::Lease;
@@ -36,12 +38,15 @@ pub struct Progress {
     /// this one goes on from.
     pub listed: i64,
     pub written: i64,
+    /// Why it did not come to its end, if it did not.
+    pub error: Option<String>,
 }
 
 /// Fills the tables; `told` hears of each page.
 ///
 /// # Errors
-/// If it did not come to its end. What is done stays, and the next run goes on behind it.
+/// If nothing goes on. What is done stays, and the next run goes on behind it. A kind or an account that
+/// Stripe does not let be listed has its error in its progress.
 pub async fn backfill(
     context: &Context,
     plan: &Plan,
@@ -49,11 +54,18 @@ pub async fn backfill(
 ) -> Result<Vec<Progress>, SyncError> {
     let mut lease = context.lead(DUTY).await?;
     let done = async {
+        make_sure_of_account(context).await?;
         let mut all = Vec::new();
         for account in accounts::all(&context.client, plan.accounts).await? {
             for resource in &plan.kinds {
                 let mut fill = Fill::begin(context, plan, &account, resource).await?;
-                fill.run(&mut Along { lease: &mut lease, told: &mut told }).await?;
+                match fill.run(&mut Along { lease: &mut lease, told: &mut told }).await {
+                    // Others can be filled all the same.
+                    Err(error) if error.is_about_asked() => {
+                        fill.progress.error = Some(error.to_string());
+                    }
+                    done => done?,
+                }
                 all.push(fill.progress);
             }
         }
@@ -91,31 +103,38 @@ impl<'a> Fill<'a> {
         let stretch = Stretch { account, livemode, kind, since };
         let Begun { cursor, listed, written } = store::begin(&context.pool, stretch).await?;
         let (account, kind) = (account.to_owned(), kind.to_owned());
-        let progress = Progress { account, kind, listed, written };
+        let progress = Progress { account, kind, listed, written, error: None };
         Ok(Self { context, resource, stretch, cursor, progress })
     }
 
     async fn run(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
         (along.told)(&self.progress);
         match self.resource.listing {
-            Listing::All(_) => self.all(along).await?,
+            Listing::All(queries) => self.all(queries, along).await?,
             Listing::OfCustomer(_) | Listing::Summary => self.by_customer(along).await?,
         }
         Ok(store::finish(&self.context.pool, self.stretch).await?)
     }
 
-    async fn all(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
+    /// Lists all, query by query. The cursor says which one it is of.
+    async fn all(&mut self, queries: &[&str], along: &mut Along<'_>) -> Result<(), SyncError> {
         let account = self.stretch.account;
-        let mut path = self.resource.list("");
-        if let Some(since) = self.stretch.since {
-            let join = if path.contains('?') { '&' } else { '?' };
-            path = format!("{path}{join}created[gte]={}", since.unix_timestamp());
-        }
-        let mut list = List::new(&self.context.client, path, account, self.cursor.take());
-        while let Some(page) = list.next().await? {
-            let last = page.items.last().map(|item| item.id.clone()).unwrap_or_default();
-            let shown = whole(self.context, page.items, account, page.second).await?;
-            self.take(&shown, &last, along).await?;
+        let begun = self.cursor.take().unwrap_or_default();
+        let (number, id) = begun.split_once('/').unwrap_or(("0", ""));
+        let first: usize = number.parse().unwrap_or_default();
+        let mut after = Some(id.to_owned()).filter(|id| !id.is_empty());
+        for (number, query) in queries.iter().enumerate().skip(first) {
+            let mut path = self.resource.list(query);
+            if let Some(since) = self.stretch.since {
+                let join = if path.contains('?') { '&' } else { '?' };
+                path = format!("{path}{join}created[gte]={}", since.unix_timestamp());
+            }
+            let mut list = List::new(&self.context.client, path, account, after.take());
+            while let Some(page) = list.next().await? {
+                let last = page.items.last().map(|item| format!("{number}/{}", item.id));
+                let shown = whole(self.context, page.items, account, page.second).await?;
+                self.take(&shown, &last.unwrap_or_default(), along).await?;
+            }
         }
         Ok(())
     }

@@ -36,6 +36,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait that Stripe may ask for before an attempt.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
+/// How long everybody waits at most because Stripe said that it is too much.
+const LONGEST_HOLD: Duration = Duration::from_mins(10);
+
 /// Largest answer: a hundred objects of some hundred kilobytes each are no page of Stripe's.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -123,14 +126,15 @@ impl Client {
                 Err(failed @ Failed::ForNow { .. }) => failed,
             };
             let Failed::ForNow { why, wait: asked, everybody } = failed else { continue };
-            if attempt >= ATTEMPTS || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
+            let pause = asked.unwrap_or_default().max(wait);
+            if everybody {
+                budget::hold(&self.pool, self.options.rate, pause.min(LONGEST_HOLD)).await?;
+            }
+            if attempt >= ATTEMPTS || pause > LONGEST_WAIT {
                 return Err(ApiError::Unavailable { attempts: attempt, why });
             }
             tracing::debug!(path, attempt, why, "Stripe is asked again");
-            let pause = asked.unwrap_or_default().max(wait);
-            if everybody {
-                budget::hold(&self.pool, self.options.rate, pause).await?;
-            } else {
+            if !everybody {
                 self.sleep(pause).await?;
             }
             wait *= 2;
@@ -168,7 +172,8 @@ impl Client {
             .bearer_auth(self.options.key.secret())
             .header("stripe-version", API_VERSION);
         if !account.is_empty() {
-            request = request.header("stripe-account", account);
+            let header = if path.starts_with("/v2/") { "stripe-context" } else { "stripe-account" };
+            request = request.header(header, account);
         }
         let asked = self.stop.run_until_cancelled(async {
             let response = request.send().await?;

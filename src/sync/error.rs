@@ -31,10 +31,19 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether it is about the account, list or object that was asked for: others may fare better.
+    pub fn is_about_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Forbidden(_) | Self::NotFound { .. } | Self::Refused(_) | Self::Endless(_)
+        )
+    }
+
     /// Whether Stripe says that something that was named is not there: the object itself, or a cursor.
     pub fn is_missing(&self) -> bool {
         let (Self::NotFound { said, .. } | Self::Refused(said)) = self else { return false };
-        said.code.as_deref() == Some("resource_missing")
+        // The second is what the API's second version says.
+        matches!(said.code.as_deref(), Some("resource_missing" | "not_found"))
     }
 
     /// When Stripe looked, if it says that there is no such object. Not if there is one in the other
@@ -98,16 +107,9 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// Whether others than the account that was asked for may fare better.
-    pub fn is_about_account(&self) -> bool {
-        let Self::Api(error) = self else { return false };
-        matches!(
-            error,
-            ApiError::Forbidden(_)
-                | ApiError::NotFound { .. }
-                | ApiError::Refused(_)
-                | ApiError::Endless(_)
-        )
+    /// As of [`ApiError::is_about_asked`].
+    pub fn is_about_asked(&self) -> bool {
+        matches!(self, Self::Api(error) if error.is_about_asked())
     }
 }
 

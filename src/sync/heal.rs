@@ -23,9 +23,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of a table at once.
 const AT_ONCE: i64 = 20;
 
-/// How long a row is left alone that could not be mended: at first its second was hardly over.
+/// How long a row is left alone after a look: at first its second may hardly have been over. Doubled each
+/// time that it is still a guess.
 const REST: Duration = Duration::from_secs(15);
-const LONG_REST: Duration = Duration::from_hours(6);
+const LONGEST_REST: Duration = Duration::from_hours(6);
 
 /// Rows that are left alone at most; with more, healing waits.
 const MOST_RESTING: usize = 5_000;
@@ -33,7 +34,15 @@ const MOST_RESTING: usize = 5_000;
 /// The duty, and what it leaves alone for now.
 #[derive(Debug, Default)]
 pub struct Healer {
-    resting: HashMap<String, Instant>,
+    /// By their names, as `Known` has it.
+    resting: HashMap<String, Rest>,
+}
+
+/// Until when a row is left alone, and how long that is.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    time: Duration,
 }
 
 impl Healer {
@@ -54,12 +63,15 @@ impl Healer {
 
     /// Looks up what is a guess now; returns how many rows were mended.
     pub async fn run_once(&mut self, context: &Context) -> Result<usize, SyncError> {
-        self.resting.retain(|_, until| *until > Instant::now());
+        // Remembered for as long again, so that it is known whose look did not help.
+        self.resting.retain(|_, rest| rest.until + rest.time > Instant::now());
         if self.resting.len() >= MOST_RESTING {
             return Ok(0);
         }
         let livemode = context.client.livemode();
-        let resting: Vec<_> = self.resting.keys().cloned().collect();
+        let now = Instant::now();
+        let resting = self.resting.iter().filter(|(_, rest)| rest.until > now);
+        let resting: Vec<_> = resting.map(|(name, _)| name.clone()).collect();
         let ties = compare::ties(&context.pool, livemode, AT_ONCE, &resting).await?;
         if ties.is_empty() {
             return Ok(0);
@@ -79,29 +91,23 @@ impl Healer {
         let mut healed = 0;
         for row in ties {
             lease.check().await?;
-            let look = match look_up(context, &row).await {
-                Ok(look) => look,
-                // About this object, or its account: others may fare better.
-                Err(
-                    error @ (ApiError::Forbidden(_)
-                    | ApiError::NotFound { .. }
-                    | ApiError::Refused(_)),
-                ) => {
+            let name = row.name();
+            let rest = self.resting.get(&name).map_or(REST, |rest| rest.time * 2);
+            let rest = match look_up(context, &row).await {
+                Ok(Some(look)) if !look.gone => {
+                    healed += context.write(&[look.shown], Source::Reconcile).await?;
+                    rest
+                }
+                // An event about its end will come; until then the guess is as good as any.
+                Ok(_) => LONGEST_REST,
+                Err(error) if error.is_about_asked() => {
                     tracing::warn!(%error, table = row.table, id = row.id, "a guess cannot be looked up");
-                    None
+                    LONGEST_REST
                 }
                 Err(error) => return Err(error.into()),
             };
-            let rest = match look {
-                // An event about its end will come; until then the guess is as good as any.
-                None => LONG_REST,
-                Some(look) if look.gone => LONG_REST,
-                Some(look) => {
-                    healed += context.write(&[look.shown], Source::Reconcile).await?;
-                    REST
-                }
-            };
-            self.resting.insert(row.id, Instant::now() + rest);
+            let time = rest.min(LONGEST_REST);
+            self.resting.insert(name, Rest { until: Instant::now() + time, time });
         }
         Ok(healed)
     }

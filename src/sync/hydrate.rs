@@ -20,8 +20,8 @@ const BATCH: i32 = 20;
 /// How long to wait for the event that shows the object, where a thin event says that there is one.
 const TWIN: Duration = Duration::from_secs(10);
 
-/// Wait after a look that failed.
-const RETRY: Duration = Duration::from_secs(10);
+/// Wait after Stripe could not be asked at all.
+const RETRY: Duration = Duration::from_mins(1);
 
 /// What is read of a thin event.
 #[derive(Deserialize)]
@@ -65,43 +65,51 @@ pub async fn run(context: &Context, every: Duration, stop: CancellationToken) {
 
 async fn step(context: &Context, made: &mut bool) -> Result<usize, SyncError> {
     if !*made {
-        thin::make_consumer(&context.pool).await?;
+        thin::make_consumer(&context.pool, context.client.livemode()).await?;
         *made = true;
     }
     run_once(context).await
 }
 
 /// Fetches the objects of some thin events; returns how many there were.
+///
+/// # Errors
+/// If Stripe or the database could not be asked at all; what is left of the batch comes again then.
 pub async fn run_once(context: &Context) -> Result<usize, SyncError> {
-    let batch = thin::claim(&context.pool, BATCH).await?;
-    for event in &batch {
-        match fetch(context, event).await {
-            Ok(Fate::Done) => thin::ack(&context.pool, event).await?,
+    let batch = thin::claim(&context.pool, context.client.livemode(), BATCH).await?;
+    let mut left = batch.iter();
+    while let Some(event) = left.next() {
+        let (pool, error) = match fetch(context, event).await {
+            Ok(Fate::Done) => {
+                thin::ack(&context.pool, event).await?;
+                continue;
+            }
             Ok(Fate::Later(wait, why)) => {
                 thin::nack(&context.pool, event, why, Some(wait), false).await?;
+                continue;
             }
-            // What is left comes back when the lease is over.
-            Err(error @ SyncError::Api(ApiError::Stopped | ApiError::Store(_))) => {
-                return Err(error);
-            }
-            Err(error) => {
-                tracing::warn!(%error, event_id = event.event_id, "the object of a thin event could not be fetched");
-                thin::nack(&context.pool, event, &error.to_string(), None, false).await?;
-            }
+            Err(error) => (&context.pool, error),
+        };
+        if error.is_about_asked() {
+            tracing::warn!(%error, event_id = event.event_id, "the object of a thin event could not be fetched");
+            thin::nack(pool, event, &error.to_string(), None, false).await?;
+            continue;
         }
+        for event in std::iter::once(event).chain(left) {
+            thin::nack(pool, event, &error.to_string(), Some(RETRY), false).await?;
+        }
+        return Err(error);
     }
     Ok(batch.len())
 }
 
 async fn fetch(context: &Context, event: &Thin) -> Result<Fate, SyncError> {
-    // The key opens the other mode: there is nothing to be had.
-    let own_mode = event.livemode == context.client.livemode();
     let (Ok(envelope), Ok(body)) =
         (Envelope::parse(&event.raw), serde_json::from_slice::<Body>(&event.raw))
     else {
         return Ok(Fate::Done);
     };
-    let Some(related) = body.related_object.filter(|_| own_mode) else {
+    let Some(related) = body.related_object else {
         return Ok(Fate::Done);
     };
     if let Some(twin) = body.snapshot_event.as_ref().and_then(id_of) {

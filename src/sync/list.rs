@@ -16,6 +16,9 @@ use crate::stripe::snapshot::identity_of;
 /// Items of a page: the most that Stripe gives.
 pub const PAGE: usize = 100;
 
+/// How often a list is begun anew.
+const MOST_BEGINNINGS: u32 = 3;
+
 /// Pages of a list inside an object at most.
 const NESTED_PAGES: usize = 100;
 
@@ -55,6 +58,8 @@ pub struct List<'a> {
     before: Vec<String>,
     /// Where pages ended. Two may overlap, but none may end where one did before.
     ends: HashSet<String>,
+    /// How often it was begun anew, because all of a page was gone.
+    begun_anew: u32,
     ended: bool,
 }
 
@@ -67,7 +72,7 @@ impl<'a> List<'a> {
         after: Option<String>,
     ) -> Self {
         let (path, before) = (path.into(), after.into_iter().collect());
-        Self { client, path, account, before, ends: HashSet::new(), ended: false }
+        Self { client, path, account, before, ends: HashSet::new(), begun_anew: 0, ended: false }
     }
 
     /// The next page; none after the last.
@@ -80,7 +85,7 @@ impl<'a> List<'a> {
         }
         let answer = self.page().await?;
         let body: Body<'_> = serde_json::from_slice(&answer.body)
-            .map_err(|error| ApiError::NotStripe(format!("{} is no list: {error}", self.path)))?;
+            .map_err(|_| ApiError::NotStripe(format!("{} is no list", self.path)))?;
         let item =
             |json: &&RawValue| Item { id: identity_of(json.get()), json: json.get().to_owned() };
         let items: Vec<_> = body.data.iter().map(item).collect();
@@ -100,8 +105,15 @@ impl<'a> List<'a> {
     async fn page(&mut self) -> Result<Answer, ApiError> {
         loop {
             match self.client.get(&self.query(), self.account).await {
-                Err(error) if error.is_missing() && self.before.pop().is_some() => {
-                    self.ends.clear()
+                // A cursor that is not there is a bad request; a list that is not there is a 404.
+                Err(error @ ApiError::Refused(_)) if error.is_missing() => {
+                    if self.before.pop().is_none() || self.begun_anew == MOST_BEGINNINGS {
+                        return Err(error);
+                    }
+                    if self.before.is_empty() {
+                        self.begun_anew += 1;
+                    }
+                    self.ends.clear();
                 }
                 answer => return answer,
             }

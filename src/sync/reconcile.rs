@@ -1,6 +1,8 @@
 //! Compares the log with Stripe's list of events and fetches what no webhook brought.
 //! What is fetched goes the way of every event; how far it got is kept in `store::sync::reconcile`.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::store::events::NewEvent;
 use crate::store::sync::lease::Lease;
 use crate::store::sync::reconcile::{self as store, Gap, Reach};
 use crate::stripe::resources::segment;
+pub use report::{Report, Scope};
 
 /// The duty's name.
 const DUTY: &str = "reconcile";
@@ -33,64 +36,15 @@ const PASSES: usize = 10;
 const HAUL_EVENTS: usize = 5_000;
 const HAUL_BYTES: usize = 32 << 20;
 
+/// Events that are handed over together.
+const AT_ONCE: usize = 500;
+
+/// How long an event that a handler keeps out is tried again: as long as Stripe tries
+/// (<https://docs.stripe.com/webhooks#automatic-retries>).
+const KEPT_OUT: time::Duration = time::Duration::days(3);
+
 /// Types that Stripe takes in one request.
 const TYPES_AT_ONCE: usize = 20;
-
-/// What to compare.
-#[derive(Clone, Debug, Default)]
-pub struct Scope {
-    /// From then on; else from where the last run came to.
-    pub since: Option<OffsetDateTime>,
-    /// Only these types: `invoice.paid`, or one such as `invoice.*`.
-    pub types: Vec<String>,
-    /// Only say what is missing.
-    pub dry_run: bool,
-    pub accounts: Accounts,
-}
-
-/// What a run found with one account.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Report {
-    /// Empty for the platform's own.
-    pub account: String,
-    pub livemode: bool,
-    /// Pages that were asked for, and events on them.
-    pub pages: usize,
-    pub listed: usize,
-    /// Events that were missing, by type.
-    pub found: BTreeMap<String, i64>,
-    /// Of these, how many were older than a minute.
-    pub late: i64,
-    /// When Stripe made the first and the last of them.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub since: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub until: Option<OffsetDateTime>,
-    /// Events that a handler with the policy `reject` keeps out.
-    pub rejected: usize,
-    /// Why it did not come to its end, if it did not.
-    pub error: Option<String>,
-}
-
-impl Report {
-    pub fn events(&self) -> i64 {
-        self.found.values().sum()
-    }
-
-    fn count(&mut self, event: &NewEvent, late: bool) {
-        let created = event.envelope.created;
-        *self.found.entry(event.envelope.event_type.clone()).or_default() += 1;
-        self.late += i64::from(late);
-        self.since = Some(self.since.map_or(created, |since| since.min(created)));
-        self.until = Some(self.until.map_or(created, |until| until.max(created)));
-    }
-
-    fn gap(&self) -> Option<Gap> {
-        let (since, until) = (self.since?, self.until?);
-        let (events, types) = (self.events(), self.found.clone());
-        Some(Gap { since, until, events, late: self.late, types })
-    }
-}
 
 /// Compares again and again, until told to stop; at once, too, since the gateway may have been down.
 pub async fn run(context: &Context, every: Duration, accounts: Accounts, stop: CancellationToken) {
@@ -99,11 +53,18 @@ pub async fn run(context: &Context, every: Duration, accounts: Accounts, stop: C
         match reconcile(context, &scope).await {
             Ok(_) | Err(SyncError::Busy | SyncError::Api(ApiError::Stopped)) => {}
             Err(error) => {
-                tracing::error!(%error, "the log could not be compared with Stripe's events")
+                tracing::error!(%error, "the log could not be compared with Stripe's events");
             }
         }
-        if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
-            return;
+        loop {
+            if stop.run_until_cancelled(tokio::time::sleep(every)).await.is_none() {
+                return;
+            }
+            // Once in that time does, for all replicas together.
+            let fresh = store::is_fresh(&context.pool, context.client.livemode(), every / 2).await;
+            if !matches!(fresh, Ok(true)) {
+                break;
+            }
         }
     }
 }
@@ -126,10 +87,12 @@ async fn each_account(
 ) -> Result<Vec<Report>, SyncError> {
     // First, because it does not depend on what others are connected.
     let mut reports = vec![Run::new(context, scope, lease, "").report().await?];
-    for account in connected(&context.client, scope.accounts).await? {
+    let others = connected(&context.client, scope.accounts).await?;
+    store::forget_others(&context.pool, context.client.livemode(), &others).await?;
+    for account in others {
         match Run::new(context, scope, lease, &account).report().await {
             Ok(report) => reports.push(report),
-            Err(error) if error.is_about_account() => {
+            Err(error) if error.is_about_asked() => {
                 tracing::error!(%error, account, "an account could not be compared");
                 let livemode = context.client.livemode();
                 let error = Some(error.to_string());
@@ -169,6 +132,8 @@ struct Run<'a> {
     report: Report,
     haul: BTreeMap<(OffsetDateTime, String), NewEvent>,
     haul_bytes: usize,
+    /// When the oldest event was made that a handler keeps out.
+    kept_out: Option<OffsetDateTime>,
     /// Stripe's time, by the newest page.
     now: OffsetDateTime,
 }
@@ -179,7 +144,7 @@ impl<'a> Run<'a> {
         let report = Report { account: account.to_owned(), livemode, ..Report::default() };
         let now = OffsetDateTime::UNIX_EPOCH;
         let haul = BTreeMap::new();
-        Self { context, scope, lease, account, report, haul, haul_bytes: 0, now }
+        Self { context, scope, lease, account, report, haul, haul_bytes: 0, kept_out: None, now }
     }
 
     /// Runs, and keeps what came of it where people look.
@@ -187,7 +152,9 @@ impl<'a> Run<'a> {
         let done = self.to_the_end().await;
         if !self.scope.dry_run {
             let told = self.tell().await;
-            if let Err(error) = &done {
+            if let Err(error) = &done
+                && !matches!(error, SyncError::Api(ApiError::Stopped))
+            {
                 let (account, livemode) = (self.account, self.report.livemode);
                 store::failed(&self.context.pool, account, livemode, &error.to_string()).await?;
             }
@@ -206,38 +173,42 @@ impl<'a> Run<'a> {
             }
             None => Stretch::behind(reach.watermark),
         };
+        // A run of some types, or of the last hours only, says nothing of what lies between.
+        let covers = self.scope.types.is_empty() && stretch.floor <= reach.watermark;
         for _ in 0..PASSES {
             let before = self.report.events();
             let newest = self.pass(&stretch).await?;
             if self.scope.dry_run {
                 break;
             }
-            // Not beyond Stripe's own clock, whatever an event says.
-            let watermark = newest.unwrap_or(stretch.line).min(self.now);
-            if self.scope.types.is_empty() && stretch.floor <= reach.watermark {
+            // Not beyond Stripe's own clock, whatever an event says, and not beyond what a handler
+            // keeps out, as long as Stripe itself would send that again.
+            let newest = newest.unwrap_or(stretch.line).min(self.now);
+            let kept_out = self.kept_out.filter(|it| *it > self.now - KEPT_OUT);
+            let watermark = kept_out.map_or(newest, |it| newest.min(it - time::Duration::SECOND));
+            if covers {
                 let (account, livemode) = (self.account, self.report.livemode);
-                let swept = stretch.whole && stretch.floor <= reach.swept_to;
+                let swept = stretch.whole && stretch.floor <= reach.swept_to && kept_out.is_none();
                 store::reached(&self.context.pool, account, livemode, watermark, swept).await?;
             }
             if self.report.events() == before {
                 break;
             }
-            stretch = Stretch::behind(watermark.max(stretch.line));
+            stretch = Stretch::behind(newest.max(stretch.line));
         }
         Ok(())
     }
 
-    /// How far everything was compared. The first time that is when the database was made, which has
-    /// to be told by Stripe's clock.
+    /// How far everything was compared. If nothing was yet: from when it is the gateway's to miss,
+    /// which has to be told by Stripe's clock.
     async fn begin(&self) -> Result<Reach, SyncError> {
         let (pool, livemode) = (&self.context.pool, self.report.livemode);
         let reach = store::begin(pool, self.account, livemode).await?;
         if !reach.is_first {
             return Ok(reach);
         }
-        let skew = self.context.client.skew(self.account).await?;
-        let watermark = reach.watermark - skew;
-        store::begin_at(pool, self.account, livemode, watermark).await?;
+        let began = reach.began_at - self.context.client.skew(self.account).await?;
+        let watermark = began.truncate_to_second();
         Ok(Reach { watermark, swept_to: watermark, ..reach })
     }
 
@@ -247,7 +218,17 @@ impl<'a> Run<'a> {
         let mut newest = None;
         let query = self.query(stretch.floor);
         let mut list = List::new(&self.context.client, query, self.account, None);
-        while let Some(page) = list.next().await? {
+        loop {
+            let page = match list.next().await {
+                Ok(Some(page)) => page,
+                Ok(None) => break,
+                Err(error) => {
+                    // What was gathered is not lost: a list that breaks off in the same place again
+                    // and again is got through all the same.
+                    self.write().await?;
+                    return Err(error.into());
+                }
+            };
             self.lease.check().await?;
             self.now = page.second;
             self.report.pages += 1;
@@ -309,28 +290,39 @@ impl<'a> Run<'a> {
     async fn write(&mut self) -> Result<(), SyncError> {
         self.haul_bytes = 0;
         let events: Vec<_> = std::mem::take(&mut self.haul).into_values().collect();
-        let outcomes = if self.scope.dry_run {
-            vec![Some(Outcome::Recorded { position: 0 }); events.len()]
-        } else {
-            self.context.inlet.commit(&events).await?
-        };
-        for (event, outcome) in events.iter().zip(outcomes) {
-            match outcome {
-                // A webhook brought it meanwhile.
-                Some(Outcome::Duplicate) => {}
-                Some(Outcome::Recorded { .. } | Outcome::Quarantined { .. }) => {
-                    let late = event.envelope.created < self.now - UNDER_WAY;
-                    self.report.count(event, late);
-                }
-                None => self.report.rejected += 1,
+        for some in events.chunks(AT_ONCE) {
+            let outcomes = if self.scope.dry_run {
+                vec![Some(Outcome::Recorded { position: 0 }); some.len()]
+            } else {
+                self.context.inlet.commit(some).await?
+            };
+            for (event, outcome) in some.iter().zip(outcomes) {
+                self.count(event, outcome.as_ref());
             }
         }
         Ok(())
     }
 
+    fn count(&mut self, event: &NewEvent, outcome: Option<&Outcome>) {
+        let created = event.envelope.created;
+        match outcome {
+            // A webhook brought it meanwhile.
+            Some(Outcome::Duplicate) => {}
+            Some(Outcome::Recorded { .. }) => {
+                self.report.count(event, created < self.now - UNDER_WAY);
+            }
+            // The database cannot hold it, and never will: its bytes are kept.
+            Some(Outcome::Quarantined { .. }) => self.report.quarantined += 1,
+            None => {
+                self.report.rejected += 1;
+                self.kept_out = Some(self.kept_out.map_or(created, |it| it.min(created)));
+            }
+        }
+    }
+
     /// Says what came of it where people look.
     async fn tell(&self) -> Result<(), SyncError> {
-        let Report { account, livemode, late, rejected, pages, .. } = &self.report;
+        let Report { account, livemode, late, rejected, quarantined, pages, .. } = &self.report;
         if let Some(gap) = self.report.gap() {
             store::keep_gap(&self.context.pool, account, *livemode, &gap).await?;
             let types: Vec<_> = gap.types.iter().map(|(name, n)| format!("{name} {n}")).collect();
@@ -341,6 +333,13 @@ impl<'a> Run<'a> {
             } else {
                 tracing::info!(account, events, types, "reconciling was faster than webhooks");
             }
+        }
+        if *quarantined > 0 {
+            tracing::warn!(
+                account,
+                quarantined,
+                "Stripe lists events that the database cannot hold"
+            );
         }
         if *rejected > 0 {
             tracing::warn!(account, rejected, "a handler keeps events out that Stripe lists");

@@ -1,17 +1,20 @@
 //! Compares the billing tables with Stripe, object by object, says what differs, and mends it if asked.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::accounts::{self, Accounts};
 use super::context::{Context, Shown};
 use super::error::SyncError;
 use super::list::List;
-use super::objects::{Finding, Look, examine, look_up, whole};
+use super::objects::{
+    AT_ONCE, Finding, Look, examine, look_up, make_sure_of_account, whole, wrong_key,
+};
 use crate::store::events::Source;
 use crate::store::sync::compare::{self, Known, Shelf};
 use crate::store::sync::lease::Lease;
-use crate::stripe::resources::{Listing, Resource};
+use crate::stripe::resources::{ALL, Listing, Resource};
 use crate::stripe::snapshot::identity_of;
 
 /// The duty's name.
@@ -24,8 +27,8 @@ const ROWS: i64 = 200;
 const LOOKS: usize = 3;
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Rows that may be gone at Stripe before it looks as if the key were of another account.
-const GONE_UNSUSPECTED: usize = 10;
+/// Drifts that are told one by one; beyond, they are counted.
+const MOST_TOLD: usize = 10_000;
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -58,6 +61,12 @@ pub struct Verdict {
     pub checked: u64,
     /// Rows of types that the API cannot be asked for by id.
     pub unchecked: u64,
+    /// What Stripe did not let be looked at, in words: a kind, an account, an object.
+    pub refused: Vec<String>,
+    /// Rows that are not as Stripe has them, and those of them that are not mended.
+    pub differ: u64,
+    pub unmended: u64,
+    /// The first ten thousand of them.
     pub drifts: Vec<Drift>,
 }
 
@@ -71,23 +80,25 @@ pub async fn verify(
     mut told: impl FnMut(u64),
 ) -> Result<Verdict, SyncError> {
     let lease = context.lead(DUTY).await?;
-    let (verdict, mend) = (Verdict::default(), Vec::new());
-    let mut look = Looker { context, check, lease, verdict, mend, told: &mut told };
+    let verdict = Verdict::default();
+    let (found, gone) = (Vec::new(), Vec::new());
+    let mut look = Looker { context, check, lease, verdict, rows: 0, found, gone, told: &mut told };
     let done = look.everywhere().await;
     let done = match done {
-        Ok(()) if check.fix => look.mend().await,
-        done => done,
+        Ok(()) => look.settle_gone().await,
+        failed => failed,
     };
     look.lease.release().await;
     done.map(|()| look.verdict)
 }
 
-/// What is to be written to mend a drift.
-struct Mending {
-    /// Its place among the drifts.
-    drift: usize,
-    shown: Shown,
-    gone: bool,
+/// A row that drifts, and what would mend it.
+struct Drifting {
+    table: String,
+    id: String,
+    what: String,
+    /// None if nothing would.
+    mend: Option<Shown>,
 }
 
 struct Looker<'a> {
@@ -95,52 +106,75 @@ struct Looker<'a> {
     check: &'a Check,
     lease: Lease,
     verdict: Verdict,
-    mend: Vec<Mending>,
+    /// Rows of ours that were compared: not what only Stripe has.
+    rows: usize,
+    /// What was found and is not settled yet.
+    found: Vec<Drifting>,
+    /// Rows whose objects are gone at Stripe: settled last, when it is known how many they are.
+    gone: Vec<Drifting>,
     told: &'a mut dyn FnMut(u64),
 }
 
 impl Looker<'_> {
     async fn everywhere(&mut self) -> Result<(), SyncError> {
+        if self.check.fix {
+            make_sure_of_account(self.context).await?;
+        }
         let livemode = self.context.client.livemode();
         if let Some(most) = self.check.sample {
             let table = self.check.table.as_deref();
-            let rows = compare::sample(&self.context.pool, livemode, table, most.into()).await?;
-            return self.one_by_one(rows).await;
+            let connected = self.check.accounts == Accounts::Connected;
+            let pool = &self.context.pool;
+            let rows = compare::sample(pool, livemode, table, most.into(), connected).await?;
+            self.one_by_one(rows).await?;
+            return self.settle().await;
         }
         let wanted = |table: &str| self.check.table.as_ref().is_none_or(|only| only == table);
-        let kinds: Vec<_> =
-            crate::stripe::resources::ALL.iter().filter(|it| wanted(it.table)).collect();
+        let kinds: Vec<_> = ALL.iter().filter(|it| wanted(it.table)).collect();
         let others = wanted("objects");
         for account in accounts::all(&self.context.client, self.check.accounts).await? {
             for resource in &kinds {
-                let seen = match resource.listing {
-                    Listing::All(_) => self.listed(resource, &account).await?,
-                    Listing::OfCustomer(_) | Listing::Summary => HashSet::new(),
-                };
-                self.rows(resource.table, &account, &seen).await?;
+                match self.kind(resource, &account).await {
+                    Err(error) if error.is_about_asked() => {
+                        self.refused(resource.table, &account, "", &error);
+                    }
+                    done => done?,
+                }
+                self.settle().await?;
             }
             if others {
                 self.rows("objects", &account, &HashSet::new()).await?;
+                self.settle().await?;
             }
         }
         Ok(())
     }
 
-    /// Compares what Stripe lists; returns the ids.
+    async fn kind(&mut self, resource: &Resource, account: &str) -> Result<(), SyncError> {
+        let mut seen = HashSet::new();
+        if let Listing::All(queries) = resource.listing {
+            for query in queries {
+                self.listed(resource, query, account, &mut seen).await?;
+            }
+        }
+        self.rows(resource.table, account, &seen).await
+    }
+
+    /// Compares what Stripe lists, and remembers what that was.
     async fn listed(
         &mut self,
         resource: &Resource,
+        query: &str,
         account: &str,
-    ) -> Result<HashSet<String>, SyncError> {
-        let mut seen = HashSet::new();
+        seen: &mut HashSet<u64>,
+    ) -> Result<(), SyncError> {
         let mut again = Vec::new();
-        let mut list = List::new(&self.context.client, resource.list(""), account, None);
+        let mut list = List::new(&self.context.client, resource.list(query), account, None);
         while let Some(page) = list.next().await? {
             self.lease.check().await?;
-            seen.extend(page.items.iter().map(|item| item.id.clone()));
+            seen.extend(page.items.iter().map(|item| hash(&item.id)));
             let shown = whole(self.context, page.items, account, page.second).await?;
             let findings = examine(self.context, resource.table, account, &shown).await?;
-            self.count(shown.len());
             for (shown, finding) in shown.into_iter().zip(findings) {
                 let id = identity_of(&shown.json);
                 if finding == Finding::AsNew {
@@ -155,9 +189,9 @@ impl Looker<'_> {
                     self.note(resource.table, &id, finding, Look { shown, gone: false });
                 }
             }
+            self.settle().await?;
         }
-        self.look_again(again).await?;
-        Ok(seen)
+        self.look_again(again).await
     }
 
     /// Compares the rows of a table that were not seen in Stripe's list.
@@ -165,18 +199,20 @@ impl Looker<'_> {
         &mut self,
         table: &str,
         account: &str,
-        seen: &HashSet<String>,
+        seen: &HashSet<u64>,
     ) -> Result<(), SyncError> {
         let shelf = Shelf { table, account, livemode: self.context.client.livemode() };
-        let mut after = String::new();
+        let mut after = (String::new(), String::new());
         loop {
-            let rows = compare::next(&self.context.pool, shelf, &after, ROWS).await?;
+            let behind = (after.0.as_str(), after.1.as_str());
+            let rows = compare::next(&self.context.pool, shelf, behind, ROWS).await?;
             let Some(last) = rows.last() else {
                 return Ok(());
             };
-            after.clone_from(&last.id);
-            let unseen = rows.into_iter().filter(|row| !seen.contains(&row.id)).collect();
+            after = (last.id.clone(), last.object_type.clone());
+            let unseen = rows.into_iter().filter(|row| !seen.contains(&hash(&row.id))).collect();
             self.one_by_one(unseen).await?;
+            self.settle().await?;
         }
     }
 
@@ -190,17 +226,24 @@ impl Looker<'_> {
         let mut as_new = Vec::new();
         for row in rows {
             self.lease.check().await?;
-            let Some(look) = look_up(self.context, &row).await? else {
-                self.verdict.unchecked += 1;
-                continue;
+            let look = match look_up(self.context, &row).await {
+                Ok(Some(look)) => look,
+                Ok(None) => {
+                    self.verdict.unchecked += 1;
+                    continue;
+                }
+                Err(error) if error.is_about_asked() => {
+                    self.refused(&row.table, &row.account, &row.id, &error.into());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             };
             let shown = std::slice::from_ref(&look.shown);
             let findings = examine(self.context, &row.table, &row.account, shown).await?;
             let finding = findings.into_iter().next().unwrap_or(Finding::Same);
-            if finding == Finding::AsNew || (look.gone && finding == Finding::Same) {
+            if finding == Finding::AsNew {
                 as_new.push(row);
             } else {
-                self.count(1);
                 self.note(&row.table, &row.id, finding, look);
             }
         }
@@ -217,58 +260,104 @@ impl Looker<'_> {
             rows = self.look(rows).await?;
         }
         for row in rows {
-            self.count(1);
+            self.count(true);
             let what = "differs, but its events are newer than Stripe's clock".to_owned();
-            let Known { table, account, id, .. } = row;
-            self.verdict.drifts.push(Drift { table, account, id, what, mended: false });
+            self.tell(Drift {
+                table: row.table,
+                account: row.account,
+                id: row.id,
+                what,
+                mended: false,
+            });
         }
         Ok(())
     }
 
-    fn count(&mut self, more: usize) {
-        self.verdict.checked += u64::try_from(more).unwrap_or(u64::MAX);
+    fn count(&mut self, has_row: bool) {
+        self.verdict.checked += 1;
+        self.rows += usize::from(has_row);
         (self.told)(self.verdict.checked);
     }
 
+    fn refused(&mut self, table: &str, account: &str, id: &str, error: &SyncError) {
+        if self.verdict.refused.len() < MOST_TOLD {
+            let what = format!("{account} {table} {id}");
+            let words: Vec<_> = what.split_whitespace().collect();
+            self.verdict.refused.push(format!("{}: {error}", words.join(" ")));
+        }
+    }
+
     fn note(&mut self, table: &str, id: &str, finding: Finding, look: Look) {
+        self.count(finding != Finding::Missing);
         let mendable = finding.wants_writing();
         let what = match finding {
             Finding::Same | Finding::AsNew => return,
+            Finding::Missing if look.gone => return,
             Finding::Missing => "has no row".to_owned(),
             Finding::Differs(_) if look.gone => "is deleted at Stripe".to_owned(),
             Finding::Differs(fields) => format!("differs in {}", fields.join(", ")),
             Finding::Beyond(what) => format!("differs in {what}"),
         };
-        let account = look.shown.account.clone();
+        let kept = if look.gone { &mut self.gone } else { &mut self.found };
         let (table, id) = (table.to_owned(), id.to_owned());
-        self.verdict.drifts.push(Drift { table, account, id, what, mended: false });
-        if mendable {
-            let drift = self.verdict.drifts.len() - 1;
-            self.mend.push(Mending { drift, shown: look.shown, gone: look.gone });
+        // For the account's sake what cannot be mended has it, too.
+        let shown = look.shown;
+        let drifting = Drifting { table, id, what, mend: mendable.then(|| shown.clone()) };
+        if drifting.mend.is_none() {
+            let Drifting { table, id, what, .. } = drifting;
+            self.tell(Drift { table, account: shown.account, id, what, mended: false });
+        } else {
+            kept.push(drifting);
         }
     }
 
-    /// Writes what mends the drifts, and looks whether it did.
-    async fn mend(&mut self) -> Result<(), SyncError> {
-        let gone = self.mend.iter().filter(|it| it.gone).count();
-        if gone > GONE_UNSUSPECTED && gone as u64 * 2 > self.verdict.checked {
-            return Err(SyncError::Wrong(format!(
-                "{gone} of {} objects are gone at Stripe, which looks as if the API key were of another account: nothing \
-                 was mended",
-                self.verdict.checked
-            )));
+    fn tell(&mut self, drift: Drift) {
+        self.verdict.differ += 1;
+        self.verdict.unmended += u64::from(!drift.mended);
+        if self.verdict.drifts.len() < MOST_TOLD {
+            self.verdict.drifts.push(drift);
         }
-        for some in self.mend.chunks(super::objects::AT_ONCE) {
-            self.lease.check().await?;
-            let shown: Vec<_> = some.iter().map(|it| it.shown.clone()).collect();
-            self.context.write(&shown, Source::Reconcile).await?;
-            for mending in some {
-                let drift = &mut self.verdict.drifts[mending.drift];
-                let shown = std::slice::from_ref(&mending.shown);
-                let after = examine(self.context, &drift.table, &drift.account, shown).await?;
-                drift.mended = after == [Finding::Same];
+    }
+
+    /// Mends what was found, if that is asked for, and tells of it.
+    async fn settle(&mut self) -> Result<(), SyncError> {
+        let found = std::mem::take(&mut self.found);
+        self.settle_all(found).await
+    }
+
+    /// The same with what is gone at Stripe, unless that is everything: then it is the key that is wrong.
+    async fn settle_gone(&mut self) -> Result<(), SyncError> {
+        let gone = std::mem::take(&mut self.gone);
+        if self.check.fix && !gone.is_empty() && gone.len() * 2 > self.rows {
+            return Err(wrong_key(gone.len(), self.rows));
+        }
+        self.settle_all(gone).await
+    }
+
+    async fn settle_all(&mut self, found: Vec<Drifting>) -> Result<(), SyncError> {
+        for some in found.chunks(AT_ONCE) {
+            let shown: Vec<_> = some.iter().filter_map(|it| it.mend.clone()).collect();
+            if self.check.fix {
+                self.lease.check().await?;
+                self.context.write(&shown, Source::Reconcile).await?;
+            }
+            for (drifting, shown) in some.iter().zip(&shown) {
+                let Drifting { table, id, what, .. } = drifting;
+                let one = std::slice::from_ref(shown);
+                let mended = self.check.fix
+                    // An event that came meanwhile may say something else again, and be right.
+                    && !examine(self.context, table, &shown.account, one).await?[0].wants_writing();
+                let (table, account, id) = (table.clone(), shown.account.clone(), id.clone());
+                self.tell(Drift { table, account, id, what: what.clone(), mended });
             }
         }
         Ok(())
     }
+}
+
+/// A number for an id: a kind may have millions of them.
+fn hash(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
 }

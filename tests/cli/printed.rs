@@ -171,7 +171,7 @@ impl Scene {
 
     /// Has Stripe know what the tables know.
     async fn furnish_stripe(&self) {
-        let all = "SELECT n.stored FROM tollgate.billing_tables() t, tollgate.next_objects(t, '', false, '', 1000) n";
+        let all = "SELECT n.stored FROM tollgate.billing_tables() t, tollgate.next_objects(t, '', false, '', '', 1000) n";
         let objects: Vec<String> = sqlx::query_scalar(all).fetch_all(&self.app.pool).await.unwrap();
         for object in objects {
             let object: serde_json::Value = serde_json::from_str(&object).unwrap();

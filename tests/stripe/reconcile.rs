@@ -11,7 +11,7 @@ use tollgate::sync::reconcile::{Report, Scope, reconcile};
 use crate::scene::{
     Scene, asking, customer, deliver, event_at, list, printed, samples, spawn, tables, until,
 };
-use crate::support::stripe::FakeStripe;
+use crate::support::stripe::{FakeStripe, Fault};
 use crate::support::{App, now, postgres};
 
 /// So long ago that all sample events have happened since.
@@ -98,7 +98,7 @@ async fn five_thousand_events_of_a_stop_are_in_the_log_after_one_run() {
 async fn where_nothing_is_missing_a_run_is_one_page_and_no_write() {
     let scene = Scene::new().await;
     for number in 0..250 {
-        let event = happen(&scene.stripe, &format!("cus_{number}"), 0);
+        let event = happen(&scene.stripe, &format!("cus_{number}"), 10);
         assert_eq!(scene.app.deliver(event).await.status, 200);
     }
     assert_eq!(run(&scene).await.events(), 0);
@@ -217,4 +217,51 @@ async fn connected_accounts_are_compared_each_for_itself() {
     );
     let error = "SELECT array_agg(account) FROM tollgate.reconciliations WHERE error LIKE '%not connected%'";
     assert_eq!(scene.value(error).await, json!(["acct_2"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_keeps_out_is_tried_again_for_days() {
+    let scene = Scene::new().await;
+    for sql in [
+        "CREATE TABLE open (yes boolean)",
+        "CREATE FUNCTION refuse(jsonb) RETURNS void LANGUAGE plpgsql AS
+         $$ BEGIN IF NOT EXISTS (SELECT FROM open) THEN RAISE 'not now'; END IF; END $$",
+        "SELECT tollgate.register_handler('customer.created', 'refuse(jsonb)'::regprocedure, policy => 'reject')",
+    ] {
+        sqlx::query(sql).execute(&scene.app.pool).await.unwrap();
+    }
+    happen(&scene.stripe, "cus_1", 30);
+    let report = run(&scene).await;
+    assert_eq!((report.events(), report.rejected), (0, 1));
+    // Long after the overlap: others went on, this one is waited for.
+    let later = event_at("customer.updated", &customer("cus_2", "Jenny"), now() - 5);
+    scene.stripe.emit("", serde_json::from_str(&later).unwrap());
+    assert_eq!(run(&scene).await.events(), 1);
+    let held = "SELECT count(*) FROM tollgate.reconciliations WHERE watermark < now() - interval '25 seconds'";
+    assert_eq!(scene.app.count(held).await, 1);
+    sqlx::query("INSERT INTO open VALUES (true)").execute(&scene.app.pool).await.unwrap();
+    assert_eq!(run(&scene).await.events(), 1);
+    assert_eq!(scene.app.events().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_run_that_fails_again_and_again_begins_where_it_began() {
+    let scene = Scene::new().await;
+    scene.stripe.set_skew(3600);
+    let emit = |id: &str, created: i64| {
+        let event = event_at("customer.created", &customer(id, "Jenny"), created);
+        scene.stripe.emit("", serde_json::from_str(&event).unwrap());
+    };
+    emit("cus_before", now() + 1200);
+    emit("cus_since", now() + 3600);
+    for _ in 0..3 {
+        scene.stripe.fail("/v1/events", 2, Fault::Status(400));
+        assert!(reconcile(&scene.context, &Scope::default()).await.is_err());
+        scene.stripe.mend();
+        let dry = Scope { dry_run: true, ..Scope::default() };
+        assert_eq!(reconcile(&scene.context, &dry).await.unwrap()[0].events(), 1);
+    }
+    assert_eq!(run(&scene).await.events(), 1);
+    let there = scene.value("SELECT array_agg(id) FROM stripe.customers").await;
+    assert_eq!(there, json!(["cus_since"]));
 }

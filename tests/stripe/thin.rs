@@ -28,7 +28,7 @@ fn thin_event(id: &str, more: &Value) -> String {
 
 async fn scene() -> Scene {
     let scene = Scene::new().await;
-    thin::make_consumer(&scene.context.pool).await.unwrap();
+    thin::make_consumer(&scene.context.pool, false).await.unwrap();
     scene
 }
 
@@ -120,6 +120,28 @@ async fn what_cannot_be_fetched_now_is_kept_and_tried_again() {
         deliver(&scene, &thin_event(id, &more)).await;
     }
     while hydrate::run_once(&scene.context).await.unwrap() > 0 {}
+    assert_eq!(scene.app.count("SELECT count(*) FROM tollgate.deliveries").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_stripe_is_away_thin_events_wait() {
+    let scene = scene().await;
+    scene.stripe.put("", meter("Calls"));
+    for n in 0..5 {
+        deliver(&scene, &thin_event(&format!("evt_thin_{n}"), &json!({}))).await;
+    }
+    scene.stripe.fail("/v1/", usize::MAX, Fault::Status(401));
+    let error = hydrate::run_once(&scene.context).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+    // One was asked for; all wait a while.
+    assert_eq!(scene.stripe.requests().len(), 1);
+    let waiting = "SELECT count(*) FROM tollgate.deliveries
+                   WHERE state = 'waiting' AND next_attempt > now() + interval '30 seconds'";
+    assert_eq!(scene.app.count(waiting).await, 5);
+    scene.stripe.mend();
+    let due = "UPDATE tollgate.deliveries SET next_attempt = now()";
+    sqlx::query(due).execute(&scene.app.pool).await.unwrap();
+    assert_eq!(hydrate::run_once(&scene.context).await.unwrap(), 5);
     assert_eq!(scene.app.count("SELECT count(*) FROM tollgate.deliveries").await, 0);
 }
 

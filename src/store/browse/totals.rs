@@ -44,7 +44,8 @@ pub async fn totals(connection: &mut PgConnection) -> Result<Totals, sqlx::Error
                 (SELECT count(*) FROM (SELECT FROM tollgate.deliveries WHERE state = 'dead' LIMIT 10001) d) AS dead_letters,
                 (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
                  WHERE g.found_at > clock_timestamp() - interval '1 day') AS late_events,
-                (SELECT count(*) FROM tollgate.reconciliations r WHERE r.error IS NOT NULL) AS uncompared,
+                (SELECT count(*) FROM tollgate.reconciliations r WHERE r.error IS NOT NULL
+                 AND r.started_at > (SELECT max(started_at) FROM tollgate.reconciliations) - interval '1 day') AS uncompared,
                 (SELECT count(*) FROM tollgate.consumers) AS consumers,
                 (SELECT count(*) FROM tollgate.handlers) AS handlers,
                 pg_database_size(current_database()) AS database_bytes

@@ -31,7 +31,8 @@ pub struct Begun {
     pub written: i64,
 }
 
-/// Begins, or goes on where an earlier run with the same `since` was interrupted.
+/// Begins, or goes on where an earlier run was interrupted: lists are read from the newest back, so that
+/// is right for any `since`.
 pub async fn begin(pool: &PgPool, stretch: Stretch<'_>) -> Result<Begun, StoreError> {
     let row = within(pool, LIMIT, async |connection| {
         sqlx::query(
@@ -41,7 +42,7 @@ pub async fn begin(pool: &PgPool, stretch: Stretch<'_>) -> Result<Begun, StoreEr
                  (SELECT $4, CASE WHEN goes_on THEN b.cursor END, CASE WHEN goes_on THEN b.listed ELSE 0 END,
                          CASE WHEN goes_on THEN b.written ELSE 0 END,
                          CASE WHEN goes_on THEN b.started_at ELSE clock_timestamp() END, clock_timestamp(), NULL::timestamptz
-                  FROM (SELECT b.finished_at IS NULL AND b.since IS NOT DISTINCT FROM $4) AS it (goes_on))
+                  FROM (SELECT b.finished_at IS NULL) AS it (goes_on))
              RETURNING cursor, listed, written",
         )
         .bind(stretch.account)

@@ -91,6 +91,13 @@ pub struct Known {
     pub stored: String,
 }
 
+impl Known {
+    /// What it is called where one text has to do.
+    pub fn name(&self) -> String {
+        format!("{} {} {}", self.table, self.account, self.id)
+    }
+}
+
 fn known(row: &PgRow) -> Result<Known, sqlx::Error> {
     Ok(Known {
         table: row.try_get("table_name")?,
@@ -110,7 +117,7 @@ async fn listed(
     Ok(rows.iter().map(known).collect::<Result<_, _>>()?)
 }
 
-/// Objects of a mode whose newest state is a guess, `most` of them, without those of `not`.
+/// Objects of a mode whose newest state is a guess, `most` of a table, without those named by [`Known::name`].
 pub async fn ties(
     pool: &PgPool,
     livemode: bool,
@@ -121,25 +128,27 @@ pub async fn ties(
     listed(pool, statement.bind(livemode).bind(most).bind(not)).await
 }
 
-/// Objects of a mode that are not known to be deleted, at random, `most` of them.
+/// Objects of a mode that are not known to be deleted, at random, `most` of them; of connected
+/// accounts, too, or of the own one only.
 pub async fn sample(
     pool: &PgPool,
     livemode: bool,
     table: Option<&str>,
     most: i64,
+    connected: bool,
 ) -> Result<Vec<Known>, StoreError> {
-    let statement = sqlx::query("SELECT * FROM tollgate.sample_objects($1, $2, $3)");
-    listed(pool, statement.bind(livemode).bind(table).bind(most)).await
+    let statement = sqlx::query("SELECT * FROM tollgate.sample_objects($1, $2, $3, $4)");
+    listed(pool, statement.bind(livemode).bind(table).bind(most).bind(connected)).await
 }
 
-/// The next objects of a table that are not known to be deleted, by id, after one of them.
+/// The next objects of a table that are not known to be deleted, after one of this id and type.
 pub async fn next(
     pool: &PgPool,
     shelf: Shelf<'_>,
-    after: &str,
+    after: (&str, &str),
     most: i64,
 ) -> Result<Vec<Known>, StoreError> {
-    let statement = sqlx::query("SELECT * FROM tollgate.next_objects($1, $2, $3, $4, $5)");
+    let statement = sqlx::query("SELECT * FROM tollgate.next_objects($1, $2, $3, $4, $5, $6)");
     let statement = statement.bind(shelf.table).bind(shelf.account).bind(shelf.livemode);
-    listed(pool, statement.bind(after).bind(most)).await
+    listed(pool, statement.bind(after.0).bind(after.1).bind(most)).await
 }

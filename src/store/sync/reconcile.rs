@@ -17,26 +17,29 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How far an account's events have been compared. Times of Stripe's are by its own clock.
 #[derive(Clone, Debug)]
 pub struct Reach {
+    /// From when on events are the gateway's to miss, on its own clock.
+    pub began_at: OffsetDateTime,
     /// Everything that Stripe listed up to here.
     pub watermark: OffsetDateTime,
     /// As the watermark, of the last run that looked at every event on its way.
     pub swept_to: OffsetDateTime,
     /// Whether that was longer ago than a day.
     pub sweep_is_due: bool,
-    /// Whether nothing has been compared yet: the times are this side's.
+    /// Whether nothing has been compared to the end yet; then the others say nothing.
     pub is_first: bool,
 }
 
-/// How far an account's events have been compared. If never, from when the schema was made: what
-/// happened before that is not this gateway's to miss.
+/// How far an account's events have been compared. If never, from when the database was made: what
+/// happened before that is not this gateway's to miss. For one that comes later, from now on.
 pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach, StoreError> {
     let row = within(pool, LIMIT, async |connection| {
         sqlx::query(
-            "INSERT INTO tollgate.reconciliations AS r (account, livemode, watermark, swept_to, swept_at, started_at)
-             SELECT $1, $2, m.first, m.first, clock_timestamp(), clock_timestamp()
-             FROM (SELECT date_trunc('second', min(installed_on)) AS first FROM tollgate.migrations) m
+            "INSERT INTO tollgate.reconciliations AS r (account, livemode, began_at, watermark, swept_to, swept_at, started_at)
+             SELECT $1, $2, b.began, b.began, b.began, clock_timestamp(), clock_timestamp()
+             FROM (SELECT CASE WHEN EXISTS (SELECT FROM tollgate.reconciliations) THEN clock_timestamp()
+                               ELSE (SELECT min(installed_on) FROM tollgate.migrations) END) b (began)
              ON CONFLICT (account, livemode) DO UPDATE SET started_at = excluded.started_at
-             RETURNING watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due,
+             RETURNING began_at, watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due,
                        succeeded_at IS NULL AS is_first",
         )
         .bind(account)
@@ -46,6 +49,7 @@ pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach
     })
     .await?;
     Ok(Reach {
+        began_at: row.try_get("began_at")?,
         watermark: row.try_get("watermark")?,
         swept_to: row.try_get("swept_to")?,
         sweep_is_due: row.try_get("sweep_is_due")?,
@@ -53,26 +57,43 @@ pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach
     })
 }
 
-/// Sets where comparing begins.
-pub async fn begin_at(
+/// Forgets connected accounts of a mode that are connected no more.
+pub async fn forget_others(
     pool: &PgPool,
-    account: &str,
     livemode: bool,
-    watermark: OffsetDateTime,
+    connected: &[String],
 ) -> Result<(), StoreError> {
     within(pool, LIMIT, async |connection| {
         sqlx::query(
-            "UPDATE tollgate.reconciliations SET watermark = $3, swept_to = $3
-             WHERE account = $1 AND livemode = $2 AND succeeded_at IS NULL",
+            "DELETE FROM tollgate.reconciliations
+             WHERE livemode = $1 AND account <> '' AND account <> ALL ($2)",
         )
-        .bind(account)
         .bind(livemode)
-        .bind(watermark)
+        .bind(connected)
         .execute(connection)
         .await
     })
     .await?;
     Ok(())
+}
+
+/// Whether the own account was compared to the end, by whichever replica, within this time.
+pub async fn is_fresh(
+    pool: &PgPool,
+    livemode: bool,
+    within_time: Duration,
+) -> Result<bool, StoreError> {
+    let fresh = within(pool, LIMIT, async |connection| {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM tollgate.reconciliations WHERE account = '' AND livemode = $1
+                AND succeeded_at > clock_timestamp() - make_interval(secs => $2))",
+        )
+        .bind(livemode)
+        .bind(within_time.as_secs_f64())
+        .fetch_one(connection)
+        .await
+    });
+    Ok(fresh.await?)
 }
 
 /// Notes that everything up to `watermark` has been compared; `swept` if every event on the way was.
@@ -85,8 +106,9 @@ pub async fn reached(
 ) -> Result<(), StoreError> {
     within(pool, LIMIT, async |connection| {
         sqlx::query(
-            "UPDATE tollgate.reconciliations SET watermark = greatest(watermark, $3),
-                swept_to = CASE WHEN $4 THEN greatest(swept_to, $3) ELSE swept_to END,
+            "UPDATE tollgate.reconciliations SET
+                watermark = CASE WHEN succeeded_at IS NULL THEN $3 ELSE greatest(watermark, $3) END,
+                swept_to = CASE WHEN succeeded_at IS NULL THEN $3 WHEN $4 THEN greatest(swept_to, $3) ELSE swept_to END,
                 swept_at = CASE WHEN $4 THEN clock_timestamp() ELSE swept_at END,
                 succeeded_at = clock_timestamp(), failed_at = NULL, error = NULL
              WHERE account = $1 AND livemode = $2",
@@ -162,6 +184,11 @@ pub async fn keep_gap(
     let types = serde_json::to_string(&gap.types).unwrap_or_else(|_| "{}".to_owned());
     within(pool, LIMIT, async |connection| {
         sqlx::query(
+            "DELETE FROM tollgate.gaps WHERE found_at < clock_timestamp() - interval '1 year'",
+        )
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query(
             "INSERT INTO tollgate.gaps (account, livemode, since, until, events, late, types)
              VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)",
         )
@@ -200,7 +227,9 @@ pub async fn standing(connection: &mut PgConnection) -> Result<Option<Standing>,
                 (SELECT count(*) FROM tollgate.gaps g WHERE g.found_at > clock_timestamp() - interval '1 day') AS gaps,
                 (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
                  WHERE g.found_at > clock_timestamp() - interval '1 day') AS late
-         FROM tollgate.reconciliations r",
+         FROM tollgate.reconciliations r
+         -- Not those of a mode that nobody has a key for any more.
+         WHERE r.started_at > (SELECT max(started_at) FROM tollgate.reconciliations) - interval '1 day'",
     )
     .fetch_one(connection)
     .await?;

@@ -13,17 +13,22 @@ use crate::store::connect::within;
 /// Longest wait for a statement.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the consumer is called.
-pub const CONSUMER: &str = "tollgate-thin-events";
+/// What the consumer of a mode is called: a key opens one mode, so each has its own.
+fn consumer(livemode: bool) -> &'static str {
+    if livemode { "tollgate-thin-events-live" } else { "tollgate-thin-events-test" }
+}
 
-/// Makes the consumer, if it is not there: of all thin events, from the first on.
-pub async fn make_consumer(pool: &PgPool) -> Result<(), StoreError> {
+/// Makes the consumer, if it is not there: of all thin events of the mode, from the first on.
+pub async fn make_consumer(pool: &PgPool, livemode: bool) -> Result<(), StoreError> {
     within(pool, LIMIT, async |connection| {
-        // The types of thin events begin with the version of the API that their objects are of.
+        // The types of thin events begin with the version of the API that their objects are of. The
+        // lease is for a batch whose every request takes long; the attempts are for weeks.
         sqlx::query(
-            "SELECT tollgate.create_consumer($1, types => '{v1.*,v2.*}', start => 'earliest', if_not_exists => true)",
+            "SELECT tollgate.create_consumer($1, types => '{v1.*,v2.*}', start => 'earliest', livemode => $2,
+                                             lease => '30 minutes', max_attempts => 500, if_not_exists => true)",
         )
-        .bind(CONSUMER)
+        .bind(consumer(livemode))
+        .bind(livemode)
         .execute(connection)
         .await
     })
@@ -38,19 +43,18 @@ pub struct Thin {
     pub position: i64,
     pub event_id: String,
     pub attempt: i32,
-    pub livemode: bool,
     /// The body as received.
     pub raw: Vec<u8>,
 }
 
 /// Claims some.
-pub async fn claim(pool: &PgPool, most: i32) -> Result<Vec<Thin>, StoreError> {
+pub async fn claim(pool: &PgPool, livemode: bool, most: i32) -> Result<Vec<Thin>, StoreError> {
     let rows = within(pool, LIMIT, async |connection| {
         sqlx::query(
-            r#"SELECT c.claim, c."position", c.event_id, c.attempt, e.livemode, e.raw
+            r#"SELECT c.claim, c."position", c.event_id, c.attempt, e.raw
                FROM tollgate.claim($1, $2, bodies => false) c JOIN tollgate.events e ON e."position" = c."position""#,
         )
-        .bind(CONSUMER)
+        .bind(consumer(livemode))
         .bind(most)
         .fetch_all(connection)
         .await
@@ -62,7 +66,6 @@ pub async fn claim(pool: &PgPool, most: i32) -> Result<Vec<Thin>, StoreError> {
             position: row.try_get("position")?,
             event_id: row.try_get("event_id")?,
             attempt: row.try_get("attempt")?,
-            livemode: row.try_get("livemode")?,
             raw: row.try_get("raw")?,
         })
     };
