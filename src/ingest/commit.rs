@@ -1,6 +1,7 @@
 //! One attempt at one batch: in one round trip where that does, else step by step in a
 //! transaction: log, billing tables, handlers, notifications. When to try again is the writer's.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::store::hooks::{Handler, Hooks};
 use crate::store::objects::{self, Crowd, ObjectRow};
 use crate::store::projections::{self, Decision, Written};
 use crate::store::{Fault, StoreError};
-use crate::stripe::order::Basis;
+use crate::stripe::order::{Basis, Standing};
 
 /// The share of an attempt's time that handlers may take; what is left then is put off.
 const HANDLERS_SHARE: f64 = 0.6;
@@ -59,14 +60,17 @@ impl From<sqlx::Error> for CommitError {
 pub struct Committer {
     options: Arc<CommitOptions>,
     registered: Registered,
-    /// Whether the last batch took several steps: then the next one probably will.
+    /// Whether the last batch took several steps: then the next one probably will, if it is of
+    /// several events.
     stepwise: bool,
+    /// Of lone events: with which of them the next one would tie.
+    recent: Recent,
 }
 
 impl Committer {
     pub fn new(options: Arc<CommitOptions>) -> Self {
         let registered = Registered { generation: -1, handlers: Vec::new() };
-        Self { options, registered, stepwise: false }
+        Self { options, registered, stepwise: false, recent: Recent::default() }
     }
 
     /// Commits `batch`, whose events are distinct and sorted by key; returns the new ones.
@@ -118,8 +122,12 @@ impl Committer {
         }
     }
 
-    fn takes_steps(&self, batch: &[&NewEvent], rows: &[ObjectRow<'_>]) -> bool {
-        self.stepwise
+    fn takes_steps(&mut self, batch: &[&NewEvent], rows: &[ObjectRow<'_>]) -> bool {
+        let foreseen = match rows {
+            [row] if batch.len() == 1 => self.recent.ties(row),
+            _ => self.stepwise,
+        };
+        foreseen
             || rows.iter().any(|row| row.crowd >= Crowd::Tied)
             || batch.iter().any(|event| self.has_handler(&event.envelope.event_type))
     }
@@ -127,6 +135,37 @@ impl Committer {
     fn has_handler(&self, event_type: &str) -> bool {
         Handler::all(&self.registered, &self.options.hooks).any(|handler| handler.wants(event_type))
     }
+}
+
+/// The objects and seconds of the last lone events, and which events they were, as hashes. Stripe
+/// often tells of one object several times in a second, and to find out in the database that an
+/// event ties costs as much as writing one. A guess, and only about the way.
+#[derive(Debug)]
+struct Recent(Box<[(u64, u64)]>);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self(vec![(0, 0); 1024].into())
+    }
+}
+
+impl Recent {
+    /// Whether this one probably ties with another one before it; remembers it.
+    fn ties(&mut self, row: &ObjectRow<'_>) -> bool {
+        let Standing { incarnation, phase, created } = row.standing;
+        let mark = hash(&(&row.key.account, &row.key.id, incarnation, phase as i16, created));
+        let event = hash(&row.event_id);
+        let places = self.0.len() as u64;
+        let place = usize::try_from(mark % places).ok().and_then(|place| self.0.get_mut(place));
+        let before = place.map(|place| std::mem::replace(place, (mark, event)));
+        before.is_some_and(|before| before.0 == mark && before.1 != event)
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What to leave out of a lone event's transaction, and why, because it failed before.

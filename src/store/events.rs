@@ -143,8 +143,11 @@ pub async fn commit(
     notify: Notify,
     generation: i64,
 ) -> Result<Vec<Recorded>, StoreError> {
-    let columns = Columns::of(rows);
     let traced = Traced::of(batch);
+    if let ([event], [row], true) = (batch, rows, traced.is_empty()) {
+        return commit_one(connection, event, row, notify, generation).await;
+    }
+    let columns = Columns::of(rows);
     let statement = bind_events(sqlx::query(commit_sql(rows.is_empty(), traced.is_empty())), batch);
     let statement = if rows.is_empty() { statement } else { columns.bind_shown(statement) };
     let statement = statement
@@ -160,6 +163,45 @@ pub async fn commit(
     let positions: Option<Vec<_>> = row.try_get("position")?;
     let keys = createds.into_iter().zip(ids).zip(positions.unwrap_or_default());
     Ok(keys.map(|((created, id), position)| Recorded { created, id, position }).collect())
+}
+
+/// As `commit`, for an event that came alone and shows an object: without arrays, which would cost
+/// more than what they hold.
+async fn commit_one(
+    connection: &mut WriterConnection,
+    event: &NewEvent,
+    row: &ObjectRow<'_>,
+    notify: Notify,
+    generation: i64,
+) -> Result<Vec<Recorded>, StoreError> {
+    let Envelope { id, created, subject, .. } = &event.envelope;
+    let statement = sqlx::query(
+        "SELECT tollgate.commit_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+            $12, $13, $14, $15, $16, $17, $18, $19)",
+    )
+    .bind(created)
+    .bind(id.as_str())
+    .bind(&event.endpoint)
+    .bind(&event.envelope.account)
+    .bind(event.envelope.livemode)
+    .bind(&event.envelope.event_type)
+    .bind(&subject.object_type)
+    .bind(&subject.object_id)
+    .bind(&event.envelope.api_version)
+    .bind(event.source.as_str())
+    .bind(&event.raw[..])
+    .bind(row.key.table)
+    .bind(row.standing.incarnation)
+    .bind(row.standing.phase as i16)
+    .bind(&row.links)
+    .bind(&*row.object)
+    .bind(generation)
+    .bind(Notice::tail(&event.envelope))
+    .bind(notify.as_str());
+    let rows = connection.transact(statement).await?;
+    let position: Option<Option<i64>> = rows.first().map(|row| row.try_get(0)).transpose()?;
+    let recorded = |position| Recorded { created: *created, id: id.to_string(), position };
+    Ok(position.flatten().map(recorded).into_iter().collect())
 }
 
 /// The statement of `commit`, by what it has nothing of.
