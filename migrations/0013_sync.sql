@@ -178,7 +178,7 @@ BEGIN
     FOR _table IN SELECT b FROM tollgate.billing_tables() b WHERE _only IS NULL OR b = _only LOOP
         -- The rows first, so that no object is read that is not chosen.
         INSERT INTO sampled SELECT * FROM tollgate.pick_objects(_table, NULL, _livemode,
-            format('t.ctid = ANY (ARRAY(SELECT c.ctid FROM stripe.%I c WHERE c.livemode = $1 AND NOT c.deleted AND (%L OR c.account = '')
+            format('t.ctid = ANY (ARRAY(SELECT c.ctid FROM stripe.%I c WHERE c.livemode = $1 AND NOT c.deleted AND (%L OR length(c.account) = 0)
                                          ORDER BY random() LIMIT %s))', _table, _connected, _most), '');
     END LOOP;
     RETURN QUERY SELECT * FROM sampled s ORDER BY random() LIMIT _most;

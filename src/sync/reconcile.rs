@@ -112,7 +112,8 @@ struct Stretch {
     /// What was made before that has been compared already.
     line: OffsetDateTime,
     /// Whether to look at all of it, and not to stop where there is nothing new behind the line. Done
-    /// once a day, should Stripe ever list an event among a hundred others that are known.
+    /// once a day, should Stripe ever list an event among a hundred others that are known, and after a
+    /// run that broke off.
     whole: bool,
 }
 
@@ -171,7 +172,7 @@ impl<'a> Run<'a> {
             None if reach.sweep_is_due => {
                 Stretch { floor: reach.swept_to - OVERLAP, line: reach.watermark, whole: true }
             }
-            None => Stretch::behind(reach.watermark),
+            None => Stretch { whole: !reach.unbroken, ..Stretch::behind(reach.watermark) },
         };
         // A run of some types, or of the last hours only, says nothing of what lies between.
         let covers = self.scope.types.is_empty() && stretch.floor <= reach.watermark;

@@ -31,6 +31,13 @@ fn one_of_each(stripe: &FakeStripe) {
             "id": format!("{}_1", kind.table), "object": kind.object_type, "customer": "customers_1",
             "created": 1_700_000_000 + number, "livemode": false, "status": "canceled",
         });
+        if kind.table == "prices" {
+            object["active"] = json!(true);
+            let mut archived = object.clone();
+            archived["id"] = json!("prices_archived");
+            archived["active"] = json!(false);
+            stripe.put("", archived);
+        }
         if kind.table == "customers" {
             object["customer"] = Value::Null;
         }
@@ -64,7 +71,7 @@ async fn every_kind_is_listed_whole_and_once() {
     let first = lines(&scene.tollgate(&["backfill", "--json"]).await);
     for kind in ALL {
         let line = first.iter().find(|line| line["kind"] == kind.table).unwrap();
-        let there = if kind.table == "invoices" { 2 } else { 1 };
+        let there = if ["invoices", "prices"].contains(&kind.table) { 2 } else { 1 };
         assert_eq!((&line["listed"], &line["written"]), (&json!(there), &json!(there)), "{line}");
     }
     let rows = "SELECT (SELECT count(*) FROM stripe.subscriptions WHERE status = 'canceled' AND phase = 2)

@@ -46,6 +46,11 @@ async fn errors_say_what_is_wrong_and_keep_what_was_done() {
         assert!(kept.as_str().unwrap().contains(words), "{fault:?}: {kept}");
         scene.stripe.mend();
     }
+    // Stripe said that it is too much for an hour: nobody asks for the next minutes, also no other process.
+    let held = "SELECT count(*) FROM tollgate.api_budget WHERE tokens < -1000";
+    assert_eq!(scene.app.count(held).await, 1);
+    let resume = "UPDATE tollgate.api_budget SET tokens = 1";
+    sqlx::query(resume).execute(&scene.app.pool).await.unwrap();
     assert_eq!(scene.app.events().await, 0);
     // On the second page: what was listed before it is not lost, nor skipped by the next run.
     let broken = std::sync::atomic::AtomicBool::new(false);

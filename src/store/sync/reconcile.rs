@@ -27,6 +27,8 @@ pub struct Reach {
     pub sweep_is_due: bool,
     /// Whether nothing has been compared to the end yet; then the others say nothing.
     pub is_first: bool,
+    /// Whether the last run came to its end: else it left events here and there on its way.
+    pub unbroken: bool,
 }
 
 /// How far an account's events have been compared. If never, from when the database was made: what
@@ -34,13 +36,18 @@ pub struct Reach {
 pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach, StoreError> {
     let row = within(pool, LIMIT, async |connection| {
         sqlx::query(
-            "INSERT INTO tollgate.reconciliations AS r (account, livemode, began_at, watermark, swept_to, swept_at, started_at)
+            "WITH before AS (
+                SELECT r.succeeded_at >= r.started_at AS unbroken FROM tollgate.reconciliations r
+                WHERE r.account = $1 AND r.livemode = $2),
+             begun AS (
+             INSERT INTO tollgate.reconciliations AS r (account, livemode, began_at, watermark, swept_to, swept_at, started_at)
              SELECT $1, $2, b.began, b.began, b.began, clock_timestamp(), clock_timestamp()
              FROM (SELECT CASE WHEN EXISTS (SELECT FROM tollgate.reconciliations) THEN clock_timestamp()
                                ELSE (SELECT min(installed_on) FROM tollgate.migrations) END) b (began)
              ON CONFLICT (account, livemode) DO UPDATE SET started_at = excluded.started_at
              RETURNING began_at, watermark, swept_to, swept_at < clock_timestamp() - interval '1 day' AS sweep_is_due,
-                       succeeded_at IS NULL AS is_first",
+                       succeeded_at IS NULL AS is_first)
+             SELECT begun.*, coalesce((SELECT unbroken FROM before), false) AS unbroken FROM begun",
         )
         .bind(account)
         .bind(livemode)
@@ -54,6 +61,7 @@ pub async fn begin(pool: &PgPool, account: &str, livemode: bool) -> Result<Reach
         swept_to: row.try_get("swept_to")?,
         sweep_is_due: row.try_get("sweep_is_due")?,
         is_first: row.try_get("is_first")?,
+        unbroken: row.try_get("unbroken")?,
     })
 }
 
