@@ -66,7 +66,8 @@ async fn main() -> anyhow::Result<()> {
             .reference
             .zip(args.reference_database)
             .map(|(url, database)| Reference { url, database, secret: args.reference_secret });
-        latency::measure(args.deliveries, reference).await?;
+        // On the heap: a gateway with all its parts is a large future.
+        Box::pin(latency::measure(args.deliveries, reference)).await?;
     }
     Ok(())
 }

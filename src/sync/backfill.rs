@@ -131,9 +131,9 @@ impl<'a> Fill<'a> {
             }
             let mut list = List::new(&self.context.client, path, account, after.take());
             while let Some(page) = list.next().await? {
-                let last = page.items.last().map(|item| format!("{number}/{}", item.id));
+                let cursor = page.items.last().map(|item| format!("{number}/{}", item.id));
                 let shown = whole(self.context, page.items, account, page.second).await?;
-                self.take(&shown, &last.unwrap_or_default(), along).await?;
+                self.take(&shown, &cursor.unwrap_or_default(), along).await?;
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ impl Healer {
             match self.run_once(context).await {
                 Ok(_) | Err(SyncError::Busy | SyncError::Api(ApiError::Stopped)) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "rows that are guesses could not be looked up")
+                    tracing::warn!(%error, "rows that are guesses could not be looked up");
                 }
             }
             if stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {

@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
 
     /// Runs, and keeps what came of it where people look.
     async fn report(mut self) -> Result<Report, SyncError> {
-        let done = self.to_the_end().await;
+        let done = self.go_through().await;
         if !self.scope.dry_run {
             let told = self.tell().await;
             if let Err(error) = &done
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
     }
 
     /// Passes over the list until one finds nothing: events happen while pages are turned.
-    async fn to_the_end(&mut self) -> Result<(), SyncError> {
+    async fn go_through(&mut self) -> Result<(), SyncError> {
         let reach = self.begin().await?;
         let mut stretch = match self.scope.since {
             Some(since) => Stretch { floor: since, line: since, whole: true },
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
     fn query(&self, floor: OffsetDateTime) -> String {
         let mut query = format!("/v1/events?created[gte]={}", floor.unix_timestamp());
         match self.scope.types.as_slice() {
-            [one] => query.push_str(&format!("&type={}", segment(one))),
+            [one] => query.extend(["&type=", &segment(one)]),
             some if some.len() <= TYPES_AT_ONCE && !some.iter().any(|one| one.contains('*')) => {
                 query.extend(some.iter().map(|one| format!("&types[]={}", segment(one))));
             }

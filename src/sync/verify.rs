@@ -201,11 +201,11 @@ impl Looker<'_> {
         account: &str,
         seen: &HashSet<u64>,
     ) -> Result<(), SyncError> {
-        let shelf = Shelf { table, account, livemode: self.context.client.livemode() };
+        let whose = Shelf { table, account, livemode: self.context.client.livemode() };
         let mut after = (String::new(), String::new());
         loop {
             let behind = (after.0.as_str(), after.1.as_str());
-            let rows = compare::next(&self.context.pool, shelf, behind, ROWS).await?;
+            let rows = compare::next(&self.context.pool, whose, behind, ROWS).await?;
             let Some(last) = rows.last() else {
                 return Ok(());
             };

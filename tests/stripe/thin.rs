@@ -72,19 +72,19 @@ async fn nothing_is_fetched_that_another_event_shows() {
         "id": "evt_twin", "object": "event", "type": "billing.meter.updated", "created": now(),
         "livemode": false, "data": {"object": meter("Shown")},
     });
-    let thin = |id: &str| {
+    let with_twin = |id: &str| {
         let created = time::OffsetDateTime::from_unix_timestamp(now()).unwrap();
         let created = created.format(&time::format_description::well_known::Rfc3339).unwrap();
         thin_event(id, &json!({"snapshot_event": "evt_twin", "created": created}))
     };
     // Its twin is not there yet: it may be on its way.
-    deliver(&scene, &thin("evt_thin_1")).await;
+    deliver(&scene, &with_twin("evt_thin_1")).await;
     assert_eq!(hydrate::run_once(&scene.context).await.unwrap(), 1);
     assert_eq!(scene.stripe.requests().len(), 0);
     deliver(&scene, &twin.to_string()).await;
     let due = "UPDATE tollgate.deliveries SET next_attempt = now()";
     sqlx::query(due).execute(&scene.app.pool).await.unwrap();
-    deliver(&scene, &thin("evt_thin_2")).await;
+    deliver(&scene, &with_twin("evt_thin_2")).await;
     while hydrate::run_once(&scene.context).await.unwrap() > 0 {}
     assert_eq!(scene.stripe.requests().len(), 0);
     assert_eq!(scene.value(NAMES).await, json!(["Shown"]));
