@@ -54,6 +54,8 @@ pub async fn run(context: &Context, every: Duration, stop: CancellationToken) {
             Ok(_) => Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "thin events could not be looked at");
+                // Perhaps somebody dropped the consumer.
+                made = false;
                 RETRY
             }
         };
@@ -76,29 +78,24 @@ async fn step(context: &Context, made: &mut bool) -> Result<usize, SyncError> {
 /// # Errors
 /// If Stripe or the database could not be asked at all; what is left of the batch comes again then.
 pub async fn run_once(context: &Context) -> Result<usize, SyncError> {
-    let batch = thin::claim(&context.pool, context.client.livemode(), BATCH).await?;
+    let pool = &context.pool;
+    let batch = thin::claim(pool, context.client.livemode(), BATCH).await?;
     let mut left = batch.iter();
     while let Some(event) = left.next() {
-        let (pool, error) = match fetch(context, event).await {
-            Ok(Fate::Done) => {
-                thin::ack(&context.pool, event).await?;
-                continue;
+        match fetch(context, event).await {
+            Ok(Fate::Done) => thin::ack(pool, event).await?,
+            Ok(Fate::Later(wait, why)) => thin::nack(pool, event, why, Some(wait)).await?,
+            Err(error) if error.is_about_asked() => {
+                tracing::warn!(%error, event_id = event.event_id, "the object of a thin event could not be fetched");
+                thin::nack(pool, event, &error.to_string(), None).await?;
             }
-            Ok(Fate::Later(wait, why)) => {
-                thin::nack(&context.pool, event, why, Some(wait), false).await?;
-                continue;
+            Err(error) => {
+                for event in std::iter::once(event).chain(left) {
+                    thin::nack(pool, event, &error.to_string(), Some(RETRY)).await?;
+                }
+                return Err(error);
             }
-            Err(error) => (&context.pool, error),
-        };
-        if error.is_about_asked() {
-            tracing::warn!(%error, event_id = event.event_id, "the object of a thin event could not be fetched");
-            thin::nack(pool, event, &error.to_string(), None, false).await?;
-            continue;
         }
-        for event in std::iter::once(event).chain(left) {
-            thin::nack(pool, event, &error.to_string(), Some(RETRY), false).await?;
-        }
-        return Err(error);
     }
     Ok(batch.len())
 }

@@ -88,7 +88,9 @@ async fn each_account(
     // First, because it does not depend on what others are connected.
     let mut reports = vec![Run::new(context, scope, lease, "").report().await?];
     let others = connected(&context.client, scope.accounts).await?;
-    store::forget_others(&context.pool, context.client.livemode(), &others).await?;
+    if scope.accounts == Accounts::Connected && !scope.dry_run {
+        store::forget_others(&context.pool, context.client.livemode(), &others).await?;
+    }
     for account in others {
         match Run::new(context, scope, lease, &account).report().await {
             Ok(report) => reports.push(report),
@@ -238,7 +240,13 @@ impl<'a> Run<'a> {
             let mut events: Vec<_> = page.items.iter().filter_map(|it| read(&it.json)).collect();
             events.retain(|event| self.is_wanted(&event.envelope.event_type));
             newest = newest.or(events.iter().map(|event| event.envelope.created).max());
-            if self.gather(events, stretch.line).await? && !stretch.whole {
+            // Asked for are those from the floor on; should there be others, they are not wanted.
+            let floor = stretch.floor.truncate_to_second();
+            let all = events.len();
+            events.retain(|event| event.envelope.created >= floor);
+            let is_below = events.len() < all;
+            let nothing_new = self.gather(events, stretch.line).await?;
+            if is_below || (nothing_new && !stretch.whole) {
                 break;
             }
         }

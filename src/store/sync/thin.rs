@@ -82,21 +82,19 @@ pub async fn ack(pool: &PgPool, thin: &Thin) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Could not do one: again after some time, the consumer's own if none is given, or never.
+/// Could not do one: again after some time, the consumer's own if none is given.
 pub async fn nack(
     pool: &PgPool,
     thin: &Thin,
     error: &str,
     retry_in: Option<Duration>,
-    permanent: bool,
 ) -> Result<(), StoreError> {
     within(pool, LIMIT, async |connection| {
-        sqlx::query("SELECT tollgate.nack($1, $2, $3, make_interval(secs => $4), $5)")
+        sqlx::query("SELECT tollgate.nack($1, $2, $3, make_interval(secs => $4))")
             .bind(thin.claim)
             .bind(thin.position)
             .bind(error.replace('\0', "\u{fffd}"))
             .bind(retry_in.map(|wait| wait.as_secs_f64()))
-            .bind(permanent)
             .execute(connection)
             .await
     })
