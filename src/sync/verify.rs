@@ -92,13 +92,12 @@ pub async fn verify(
     done.map(|()| look.verdict)
 }
 
-/// A row that drifts, and what would mend it.
+/// A row that drifts, and the look at Stripe that would mend it.
 struct Drifting {
     table: String,
     id: String,
     what: String,
-    /// None if nothing would.
-    mend: Option<Shown>,
+    shown: Shown,
 }
 
 struct Looker<'a> {
@@ -298,16 +297,14 @@ impl Looker<'_> {
             Finding::Differs(fields) => format!("differs in {}", fields.join(", ")),
             Finding::Beyond(what) => format!("differs in {what}"),
         };
-        let kept = if look.gone { &mut self.gone } else { &mut self.found };
+        let Look { shown, gone } = look;
         let (table, id) = (table.to_owned(), id.to_owned());
-        // For the account's sake what cannot be mended has it, too.
-        let shown = look.shown;
-        let drifting = Drifting { table, id, what, mend: mendable.then(|| shown.clone()) };
-        if drifting.mend.is_none() {
-            let Drifting { table, id, what, .. } = drifting;
+        if !mendable {
             self.tell(Drift { table, account: shown.account, id, what, mended: false });
+        } else if gone {
+            self.gone.push(Drifting { table, id, what, shown });
         } else {
-            kept.push(drifting);
+            self.found.push(Drifting { table, id, what, shown });
         }
     }
 
@@ -336,13 +333,12 @@ impl Looker<'_> {
 
     async fn settle_all(&mut self, found: Vec<Drifting>) -> Result<(), SyncError> {
         for some in found.chunks(AT_ONCE) {
-            let shown: Vec<_> = some.iter().filter_map(|it| it.mend.clone()).collect();
+            let shown: Vec<_> = some.iter().map(|it| it.shown.clone()).collect();
             if self.check.fix {
                 self.lease.check().await?;
                 self.context.write(&shown, Source::Reconcile).await?;
             }
-            for (drifting, shown) in some.iter().zip(&shown) {
-                let Drifting { table, id, what, .. } = drifting;
+            for Drifting { table, id, what, shown } in some {
                 let one = std::slice::from_ref(shown);
                 let mended = self.check.fix
                     // An event that came meanwhile may say something else again, and be right.
