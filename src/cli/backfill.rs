@@ -4,8 +4,7 @@
 use std::process::ExitCode;
 
 use super::Misconfigured;
-use super::flags::SettingFlags;
-use super::stripe::{Asking, patiently, spinner};
+use super::stripe::{AskArgs, Asking, patiently, spinner};
 use super::table;
 use super::terminal::harmless;
 use super::when::Since;
@@ -34,21 +33,15 @@ pub struct BackfillArgs {
     /// Only objects that were made since: 90d, 2026-01-31 [default: all there are]
     #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
-    /// Of connected accounts, too [default: TOLLGATE_STRIPE_CONNECT]
-    #[arg(long)]
-    connect: bool,
-    /// JSON, one object for each table
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    flags: SettingFlags,
+    asked: AskArgs,
 }
 
 pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     let kinds = kinds(&args.only)?;
-    let asking = Asking::start(&args.flags).await?;
+    let asking = Asking::start(&args.asked).await?;
     let since = args.since.and_then(|since| since.time(asking.clock.now()));
-    let plan = Plan { kinds, since, accounts: asking.accounts(args.connect) };
+    let plan = Plan { kinds, since, accounts: asking.accounts() };
     let bar = spinner();
     let show = |progress: &Progress| bar.set_message(line(progress));
     let done =
@@ -57,7 +50,7 @@ pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     asking.end().await;
     let done = done?;
-    if args.json {
+    if args.asked.json {
         for progress in &done {
             println!("{}", serde_json::to_string(progress)?);
         }

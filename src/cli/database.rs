@@ -8,11 +8,20 @@ use sqlx::{Connection, PgConnection};
 use super::flags::SettingFlags;
 use crate::http::admin::AdminError;
 use crate::startup::Backend;
+use crate::store::migrations::{self, SchemaState};
 
 /// A connection to the gateway's database.
 pub async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
     let (settings, _) = flags.settings()?;
     Ok(Backend::attach(&settings.database)?.direct.connect().await?)
+}
+
+/// The state of the schema, which must not be older than this program wants.
+pub async fn current_schema(connection: &mut PgConnection) -> anyhow::Result<SchemaState> {
+    match migrations::state(connection).await? {
+        behind @ SchemaState::Behind { .. } => anyhow::bail!("{behind}"),
+        state => Ok(state),
+    }
 }
 
 /// Does something that the audit log tells of, in one transaction, as whoever runs the command.

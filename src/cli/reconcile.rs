@@ -3,8 +3,7 @@
 
 use std::process::ExitCode;
 
-use super::flags::SettingFlags;
-use super::stripe::{Asking, patiently};
+use super::stripe::{AskArgs, Asking, patiently};
 use super::table;
 use super::terminal::{harmless, second};
 use super::when::Since;
@@ -34,30 +33,24 @@ pub struct ReconcileArgs {
     /// Only say what is missing
     #[arg(long)]
     dry_run: bool,
-    /// Of connected accounts, too [default: TOLLGATE_STRIPE_CONNECT]
-    #[arg(long)]
-    connect: bool,
-    /// JSON, one object for each account
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    flags: SettingFlags,
+    asked: AskArgs,
 }
 
 pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
-    let asking = Asking::start(&args.flags).await?;
+    let asking = Asking::start(&args.asked).await?;
     let scope = Scope {
         since: args.since.map(|since| since.time_or_epoch(asking.clock.now())),
         types: args.types,
         dry_run: args.dry_run,
-        accounts: asking.accounts(args.connect),
+        accounts: asking.accounts(),
     };
     let reports =
         patiently(&asking.context.client, async || reconcile(&asking.context, &scope).await).await;
     asking.end().await;
     let reports = reports?;
     for report in &reports {
-        if args.json {
+        if args.asked.json {
             println!("{}", serde_json::to_string(report)?);
         } else {
             tell(report, args.dry_run);

@@ -7,28 +7,40 @@ use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 
 use super::Misconfigured;
+use super::database::current_schema;
 use super::flags::SettingFlags;
 use crate::clock::Clock;
-use crate::settings::StripeSettings;
 use crate::startup::{Backend, stripe};
-use crate::store::migrations::{self, SchemaState};
 use crate::sync::{Accounts, Client, Context, SyncError};
 use crate::{shutdown, telemetry};
 
 /// Seconds to wait for another process that does the same.
 const PATIENCE: u32 = 60;
 
+/// The flags that all of them have.
+#[derive(Debug, clap::Args)]
+pub(super) struct AskArgs {
+    /// Of connected accounts, too [default: TOLLGATE_STRIPE_CONNECT]
+    #[arg(long)]
+    connect: bool,
+    /// JSON, one object to a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    flags: SettingFlags,
+}
+
 /// A command's connection to Stripe and to the database.
 pub(super) struct Asking {
     pub context: Context,
-    pub stripe: StripeSettings,
     pub clock: Clock,
+    accounts: Accounts,
     _log: WorkerGuard,
 }
 
 impl Asking {
-    pub(super) async fn start(flags: &SettingFlags) -> anyhow::Result<Self> {
-        let (settings, _) = flags.settings()?;
+    pub(super) async fn start(args: &AskArgs) -> anyhow::Result<Self> {
+        let (settings, _) = args.flags.settings()?;
         let Some(stripe) = settings.stripe.clone() else {
             return Err(Misconfigured(
                 "no API key is set: put a restricted key that may read (rk_…, Dashboard, Developers, API keys) into \
@@ -40,18 +52,17 @@ impl Asking {
         let log = telemetry::start(&settings.log)?;
         let stop: CancellationToken = shutdown::on_signal()?;
         let backend = Backend::attach(&settings.database)?;
-        let state = migrations::state(&mut backend.direct.connect().await?).await?;
-        if let SchemaState::Behind { .. } = state {
-            anyhow::bail!("{state}");
-        }
+        current_schema(&mut backend.direct.connect().await?).await?;
         let clock = Clock::system();
         let context = stripe::for_command(&settings, &stripe, &backend, &clock, &stop)?;
-        Ok(Self { context, stripe, clock, _log: log })
+        // Connected ones, too, if the settings or the command say so.
+        let accounts = if args.connect { Accounts::Connected } else { stripe.accounts };
+        Ok(Self { context, clock, accounts, _log: log })
     }
 
-    /// Whose objects: connected accounts, too, if the settings or the command say so.
-    pub(super) fn accounts(&self, connected: bool) -> Accounts {
-        if connected { Accounts::Connected } else { self.stripe.accounts }
+    /// Whose events and objects to ask for.
+    pub(super) fn accounts(&self) -> Accounts {
+        self.accounts
     }
 
     /// Writes what still waits.

@@ -4,8 +4,7 @@
 use std::process::ExitCode;
 
 use super::Misconfigured;
-use super::flags::SettingFlags;
-use super::stripe::{Asking, patiently, spinner};
+use super::stripe::{AskArgs, Asking, patiently, spinner};
 use super::table;
 use super::terminal::harmless;
 use crate::stripe::resources::{ALL, Resource};
@@ -34,14 +33,8 @@ pub struct VerifyArgs {
     /// Mend what differs
     #[arg(long)]
     fix: bool,
-    /// Of connected accounts, too [default: TOLLGATE_STRIPE_CONNECT]
-    #[arg(long)]
-    connect: bool,
-    /// JSON, one object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    flags: SettingFlags,
+    asked: AskArgs,
 }
 
 pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
@@ -53,12 +46,12 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         let wrong = format!("there is no billing table {table}: {}, objects", all.join(", "));
         return Err(Misconfigured(wrong).into());
     }
-    let asking = Asking::start(&args.flags).await?;
+    let asking = Asking::start(&args.asked).await?;
     let check = Check {
         table: args.table,
         sample: args.sample,
         fix: args.fix,
-        accounts: asking.accounts(args.connect),
+        accounts: asking.accounts(),
     };
     let bar = spinner();
     let show = |checked| bar.set_message(format!("{checked} compared"));
@@ -68,7 +61,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     asking.end().await;
     let verdict = done?;
-    if args.json {
+    if args.asked.json {
         println!("{}", serde_json::to_string(&verdict)?);
     } else {
         tell(&verdict, args.fix);
