@@ -29,8 +29,8 @@ const SETTINGS: [&str; 16] = [
     "max_connections=100",
     "shared_buffers=128MB",
     // A new segment of WAL is written twice, once with zeros: keep to a few, and use them again.
-    "min_wal_size=256MB",
-    "max_wal_size=256MB",
+    "min_wal_size=512MB",
+    "max_wal_size=512MB",
     "checkpoint_timeout=15min",
     "timezone=UTC",
     "log_timezone=UTC",
