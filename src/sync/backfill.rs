@@ -4,14 +4,14 @@
 use time::OffsetDateTime;
 
 use super::accounts::{self, Accounts};
-use super::context::{Context, Shown};
+use super::context::{Context, Fetched};
 use super::error::SyncError;
 use super::list::List;
 use super::objects::{
     AT_ONCE, Finding, examine, is_empty_summary, make_sure_of_account, summary, whole,
 };
 use crate::store::events::Source;
-use crate::store::sync::backfill::{self as store, Begun, Stretch};
+use crate::store::sync::backfill::{self as store, Begun, Portion};
 use crate::store::sync::lease::Lease;
 use crate::stripe::resources::{Listing, Resource};
 
@@ -80,7 +80,7 @@ pub async fn backfill(
 struct Fill<'a> {
     context: &'a Context,
     resource: &'static Resource,
-    stretch: Stretch<'a>,
+    portion: Portion<'a>,
     cursor: Option<String>,
     progress: Progress,
 }
@@ -100,11 +100,11 @@ impl<'a> Fill<'a> {
     ) -> Result<Self, SyncError> {
         let (kind, livemode) = (resource.table, context.client.livemode());
         let since = plan.since.filter(|_| resource.by_time);
-        let stretch = Stretch { account, livemode, kind, since };
-        let Begun { cursor, listed, written } = store::begin(&context.pool, stretch).await?;
+        let portion = Portion { account, livemode, kind, since };
+        let Begun { cursor, listed, written } = store::begin(&context.pool, portion).await?;
         let (account, kind) = (account.to_owned(), kind.to_owned());
         let progress = Progress { account, kind, listed, written, error: None };
-        Ok(Self { context, resource, stretch, cursor, progress })
+        Ok(Self { context, resource, portion, cursor, progress })
     }
 
     async fn run(&mut self, along: &mut Along<'_>) -> Result<(), SyncError> {
@@ -113,19 +113,19 @@ impl<'a> Fill<'a> {
             Listing::All(queries) => self.all(queries, along).await?,
             Listing::OfCustomer(_) | Listing::Summary => self.by_customer(along).await?,
         }
-        Ok(store::finish(&self.context.pool, self.stretch).await?)
+        Ok(store::finish(&self.context.pool, self.portion).await?)
     }
 
     /// Lists all, query by query. The cursor says which one it is of.
     async fn all(&mut self, queries: &[&str], along: &mut Along<'_>) -> Result<(), SyncError> {
-        let account = self.stretch.account;
+        let account = self.portion.account;
         let begun = self.cursor.take().unwrap_or_default();
         let (number, id) = begun.split_once('/').unwrap_or(("0", ""));
         let first: usize = number.parse().unwrap_or_default();
         let mut after = Some(id.to_owned()).filter(|id| !id.is_empty());
         for (number, query) in queries.iter().enumerate().skip(first) {
             let mut path = self.resource.list(query);
-            if let Some(since) = self.stretch.since {
+            if let Some(since) = self.portion.since {
                 let join = if path.contains('?') { '&' } else { '?' };
                 path = format!("{path}{join}created[gte]={}", since.unix_timestamp());
             }
@@ -143,7 +143,7 @@ impl<'a> Fill<'a> {
         if self.resource.listing == Listing::Summary && !self.has_entitlements().await? {
             return Ok(());
         }
-        let account = self.stretch.account;
+        let account = self.portion.account;
         let cursor = self.cursor.take();
         let mut customers = List::new(&self.context.client, "/v1/customers", account, cursor);
         while let Some(page) = customers.next().await? {
@@ -163,18 +163,18 @@ impl<'a> Fill<'a> {
 
     /// One request instead of one for each customer, where nobody uses entitlements.
     async fn has_entitlements(&self) -> Result<bool, SyncError> {
-        let account = self.stretch.account;
+        let account = self.portion.account;
         let mut features =
             List::new(&self.context.client, "/v1/entitlements/features", account, None);
         Ok(features.next().await?.is_some_and(|page| !page.items.is_empty()))
     }
 
-    async fn of_customer(&self, customer: &str) -> Result<Vec<Shown>, SyncError> {
-        let account = self.stretch.account;
+    async fn of_customer(&self, customer: &str) -> Result<Vec<Fetched>, SyncError> {
+        let account = self.portion.account;
         if self.resource.listing == Listing::Summary {
             let (json, second) = summary(self.context, customer, account).await?;
             let account = account.to_owned();
-            return Ok(vec![Shown { json, account, second }]);
+            return Ok(vec![Fetched { json, account, second }]);
         }
         let path = self.resource.list(customer);
         let mut list = List::new(&self.context.client, path, account, None);
@@ -195,12 +195,12 @@ impl<'a> Fill<'a> {
     /// Writes what is missing or different, and notes that all up to `cursor` is done.
     async fn take(
         &mut self,
-        shown: &[Shown],
+        shown: &[Fetched],
         cursor: &str,
         along: &mut Along<'_>,
     ) -> Result<(), SyncError> {
         along.lease.check().await?;
-        let (table, account) = (self.resource.table, self.stretch.account);
+        let (table, account) = (self.resource.table, self.portion.account);
         let findings = examine(self.context, table, account, shown).await?;
         let wanted: Vec<_> = findings
             .iter()
@@ -214,7 +214,7 @@ impl<'a> Fill<'a> {
         self.context.write(&wanted, Source::Backfill).await?;
         let listed = i64::try_from(shown.len()).unwrap_or(i64::MAX);
         let written = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
-        store::advance(&self.context.pool, self.stretch, cursor, listed, written).await?;
+        store::advance(&self.context.pool, self.portion, cursor, listed, written).await?;
         self.progress.listed += listed;
         self.progress.written += written;
         (along.told)(&self.progress);

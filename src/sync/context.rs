@@ -27,7 +27,7 @@ pub struct Context {
 
 /// An object as Stripe showed it, on its way to the log.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct Fetched {
     pub json: String,
     pub account: String,
     pub second: time::OffsetDateTime,
@@ -49,7 +49,7 @@ impl Context {
     }
 
     /// An event that says how Stripe showed an object.
-    pub fn snapshot(&self, shown: &Shown, source: Source) -> Option<NewEvent> {
+    pub fn snapshot(&self, shown: &Fetched, source: Source) -> Option<NewEvent> {
         let seen = Seen {
             json: &shown.json,
             account: &shown.account,
@@ -68,7 +68,7 @@ impl Context {
     }
 
     /// Writes how Stripe showed objects; returns how many were new to the log.
-    pub async fn write(&self, shown: &[Shown], source: Source) -> Result<usize, SyncError> {
+    pub async fn write(&self, shown: &[Fetched], source: Source) -> Result<usize, SyncError> {
         let events: Vec<_> = shown.iter().filter_map(|it| self.snapshot(it, source)).collect();
         let outcomes = self.inlet.commit(&events).await?;
         let new = |it: &&Option<Outcome>| matches!(it, Some(Outcome::Recorded { .. }));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::client::API_VERSION;
-use super::context::{Context, Shown};
+use super::context::{Context, Fetched};
 use super::error::{ApiError, SyncError};
 use super::list::{Item, List, completed};
 use crate::store::events::Source;
@@ -47,14 +47,14 @@ pub async fn whole(
     items: Vec<Item>,
     account: &str,
     second: OffsetDateTime,
-) -> Result<Vec<Shown>, ApiError> {
+) -> Result<Vec<Fetched>, ApiError> {
     let mut all = Vec::with_capacity(items.len());
     for Item { json, .. } in items {
         let json = match completed(&context.client, json.clone(), account).await {
             Err(ApiError::NotFound { .. }) => json,
             whole => whole?,
         };
-        all.push(Shown { json, account: account.to_owned(), second });
+        all.push(Fetched { json, account: account.to_owned(), second });
     }
     Ok(all)
 }
@@ -64,7 +64,7 @@ pub async fn examine(
     context: &Context,
     table: &str,
     account: &str,
-    shown: &[Shown],
+    shown: &[Fetched],
 ) -> Result<Vec<Finding>, SyncError> {
     let mut all = Vec::with_capacity(shown.len());
     for some in shown.chunks(AT_ONCE) {
@@ -92,7 +92,7 @@ async fn examine_some(
     context: &Context,
     table: &str,
     account: &str,
-    some: &[Shown],
+    some: &[Fetched],
 ) -> Result<Vec<Finding>, StoreError> {
     let shelf = Shelf { table, account, livemode: context.client.livemode() };
     let events: Vec<_> = some.iter().map(|it| context.snapshot(it, Source::Backfill)).collect();
@@ -175,7 +175,7 @@ fn lists_differ(stored: &Value, seen: &Value) -> bool {
 /// What a look at one object showed.
 #[derive(Clone, Debug)]
 pub struct Look {
-    pub shown: Shown,
+    pub shown: Fetched,
     /// Stripe has it no more: it is shown as it was last known, and deleted.
     pub gone: bool,
 }
@@ -186,7 +186,7 @@ pub async fn look_up(context: &Context, known: &Known) -> Result<Option<Look>, A
     let account = known.account.clone();
     if known.object_type == ENTITLEMENTS {
         let (json, second) = summary(context, &known.id, &account).await?;
-        let shown = Shown { json, account, second };
+        let shown = Fetched { json, account, second };
         return Ok(Some(Look { shown, gone: false }));
     }
     let Some(path) = path_of(&known.object_type, &known.id, &stored) else {
@@ -207,7 +207,7 @@ pub async fn look_at(
         Ok(answer) => answer,
         Err(error) => match error.gone() {
             Some(second) => {
-                let shown = Shown { json: deleted(known), account, second };
+                let shown = Fetched { json: deleted(known), account, second };
                 return Ok(Look { shown, gone: true });
             }
             None => return Err(error),
@@ -219,7 +219,7 @@ pub async fn look_at(
     let gone = serde_json::from_str::<Value>(&json).is_ok_and(|object| object["deleted"] == true);
     let json =
         if gone { deleted(known) } else { completed(&context.client, json, &account).await? };
-    Ok(Look { shown: Shown { json, account, second }, gone })
+    Ok(Look { shown: Fetched { json, account, second }, gone })
 }
 
 /// Rows that are looked up to see whose key it is.

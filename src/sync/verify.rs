@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::accounts::{self, Accounts};
-use super::context::{Context, Shown};
+use super::context::{Context, Fetched};
 use super::error::SyncError;
 use super::list::List;
 use super::objects::{
@@ -97,7 +97,7 @@ struct Drifting {
     table: String,
     id: String,
     what: String,
-    shown: Shown,
+    shown: Fetched,
 }
 
 struct Looker<'a> {

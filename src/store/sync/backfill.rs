@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whose objects of which kind.
 #[derive(Clone, Copy, Debug)]
-pub struct Stretch<'a> {
+pub struct Portion<'a> {
     pub account: &'a str,
     pub livemode: bool,
     /// The table that they go to.
@@ -33,7 +33,7 @@ pub struct Begun {
 
 /// Begins, or goes on where an earlier run was interrupted: lists are read from the newest back, so that
 /// is right for any `since`.
-pub async fn begin(pool: &PgPool, stretch: Stretch<'_>) -> Result<Begun, StoreError> {
+pub async fn begin(pool: &PgPool, portion: Portion<'_>) -> Result<Begun, StoreError> {
     let row = within(pool, LIMIT, async |connection| {
         sqlx::query(
             "INSERT INTO tollgate.backfills AS b (account, livemode, kind, since) VALUES ($1, $2, $3, $4)
@@ -45,10 +45,10 @@ pub async fn begin(pool: &PgPool, stretch: Stretch<'_>) -> Result<Begun, StoreEr
                   FROM (SELECT b.finished_at IS NULL) AS it (goes_on))
              RETURNING cursor, listed, written",
         )
-        .bind(stretch.account)
-        .bind(stretch.livemode)
-        .bind(stretch.kind)
-        .bind(stretch.since)
+        .bind(portion.account)
+        .bind(portion.livemode)
+        .bind(portion.kind)
+        .bind(portion.since)
         .fetch_one(connection)
         .await
     })
@@ -63,7 +63,7 @@ pub async fn begin(pool: &PgPool, stretch: Stretch<'_>) -> Result<Begun, StoreEr
 /// Notes that everything up to `cursor` is done, and how much that was since the last note.
 pub async fn advance(
     pool: &PgPool,
-    stretch: Stretch<'_>,
+    portion: Portion<'_>,
     cursor: &str,
     listed: i64,
     written: i64,
@@ -74,9 +74,9 @@ pub async fn advance(
                     written = written + $6, touched_at = clock_timestamp()
              WHERE account = $1 AND livemode = $2 AND kind = $3",
         )
-        .bind(stretch.account)
-        .bind(stretch.livemode)
-        .bind(stretch.kind)
+        .bind(portion.account)
+        .bind(portion.livemode)
+        .bind(portion.kind)
         .bind(cursor)
         .bind(listed)
         .bind(written)
@@ -88,15 +88,15 @@ pub async fn advance(
 }
 
 /// Notes that there is no more.
-pub async fn finish(pool: &PgPool, stretch: Stretch<'_>) -> Result<(), StoreError> {
+pub async fn finish(pool: &PgPool, portion: Portion<'_>) -> Result<(), StoreError> {
     within(pool, LIMIT, async |connection| {
         sqlx::query(
             "UPDATE tollgate.backfills SET finished_at = clock_timestamp(), touched_at = clock_timestamp()
              WHERE account = $1 AND livemode = $2 AND kind = $3",
         )
-        .bind(stretch.account)
-        .bind(stretch.livemode)
-        .bind(stretch.kind)
+        .bind(portion.account)
+        .bind(portion.livemode)
+        .bind(portion.kind)
         .execute(connection)
         .await
     })
