@@ -125,36 +125,36 @@ impl Gateway {
         let stop = CancellationToken::new();
         let (background, wake, tally) =
             in_background(&settings, &pool, &backend.direct, &clock, &commit, &traces, &stop);
-        let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
         let phase = Phase::default();
-        let parts = Parts {
-            pool: pool.clone(),
-            lanes: Arc::clone(&lanes),
-            phase: phase.clone(),
-            wake: Some(wake.clone()),
-            embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
-            traffic: Arc::clone(&commit.traffic),
-            tally,
-        };
-        let intake = intake(&settings, &clock, &traces, Arc::clone(&commit.traffic));
         let Sockets { listener, admin } = sockets;
-        let admin = admin.map(|socket| {
-            let pool = backend.direct.pool(admin::CONNECTIONS);
-            AdminServer::start(socket, pool, parts.clone(), wake, clock.clone())
-        });
-        let admin = admin.transpose()?;
-        let serving = listener.serve(
-            intake,
-            Arc::clone(&lanes),
-            parts,
-            settings.http,
-            settings.shutdown_timeout,
-        );
-        let server = match serving {
-            Ok(server) => server,
+        let serve = || -> anyhow::Result<_> {
+            let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
+            let parts = Parts {
+                pool: pool.clone(),
+                lanes: Arc::clone(&lanes),
+                phase: phase.clone(),
+                wake: Some(wake.clone()),
+                embedded: backend.embedded.as_ref().map(|embedded| embedded.data_dir.clone()),
+                traffic: Arc::clone(&commit.traffic),
+                tally,
+            };
+            let admin = admin.map(|socket| {
+                let pool = backend.direct.pool(admin::CONNECTIONS);
+                AdminServer::start(socket, pool, parts.clone(), wake, clock.clone())
+            });
+            let admin = admin.transpose()?;
+            let intake = intake(&settings, &clock, &traces, Arc::clone(&commit.traffic));
+            let timeout = settings.shutdown_timeout;
+            let server =
+                listener.serve(intake, Arc::clone(&lanes), parts, settings.http, timeout)?;
+            Ok((asking, admin, server))
+        };
+        let (asking, admin, server) = match serve() {
+            Ok(serving) => serving,
             Err(error) => {
+                stop.cancel();
                 backend.close().await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let server_handle = server.handle();
