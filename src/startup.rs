@@ -274,6 +274,7 @@ fn commit_options(settings: &Settings, hooks: Hooks) -> CommitOptions {
         limit: writing.deadline / 3,
         hooks,
         traffic: Arc::default(),
+        recent: Arc::default(),
     }
 }
 

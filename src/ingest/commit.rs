@@ -1,12 +1,13 @@
 //! One attempt at one batch: in one round trip where that does, else step by step in a
 //! transaction: log, billing tables, handlers, notifications. When to try again is the writer's.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recent::Recent;
 use super::traffic::Traffic;
 use crate::store::connect::{Transaction, WriterConnection};
 use crate::store::events::{self, NewEvent, Notify, Recorded};
@@ -16,7 +17,7 @@ use crate::store::hooks::{Handler, Hooks};
 use crate::store::objects::{self, Crowd, ObjectRow};
 use crate::store::projections::{self, Decision, Written};
 use crate::store::{Fault, StoreError};
-use crate::stripe::order::{Basis, Standing};
+use crate::stripe::order::Basis;
 
 /// The share of an attempt's time that handlers may take; what is left then is put off.
 const HANDLERS_SHARE: f64 = 0.6;
@@ -34,6 +35,7 @@ pub struct CommitOptions {
     pub limit: Duration,
     pub hooks: Hooks,
     pub traffic: Arc<Traffic>,
+    pub recent: Arc<Recent>,
 }
 
 /// Why a batch was not committed.
@@ -60,17 +62,15 @@ impl From<sqlx::Error> for CommitError {
 pub struct Committer {
     options: Arc<CommitOptions>,
     registered: Registered,
-    /// Whether the last batch took several steps: then the next one probably will, if it is of
-    /// several events.
-    stepwise: bool,
-    /// Of lone events: with which of them the next one would tie.
-    recent: Recent,
+    /// Whether events tied though nothing of it was known: then other gateways write to the same
+    /// objects, and the next batch is not tried in one step.
+    surprised: bool,
 }
 
 impl Committer {
     pub fn new(options: Arc<CommitOptions>) -> Self {
         let registered = Registered { generation: -1, handlers: Vec::new() };
-        Self { options, registered, stepwise: false, recent: Recent::default() }
+        Self { options, registered, surprised: false }
     }
 
     /// Commits `batch`, whose events are distinct and sorted by key; returns the new ones.
@@ -85,11 +85,8 @@ impl Committer {
             let (notify, generation) = (self.options.notify, self.registered.generation);
             let done = events::commit(connection, batch, &rows, notify, generation).await;
             match done {
-                Err(error)
-                    if matches!(
-                        error.fault(),
-                        Fault::Undecided | Fault::Handlers | Fault::Raced
-                    ) => {}
+                Err(error) if error.fault() == Fault::Undecided => self.surprised = true,
+                Err(error) if matches!(error.fault(), Fault::Handlers | Fault::Raced) => {}
                 Err(error) if error.fault() == Fault::Data && batch.len() == 1 => {}
                 done => return Ok(done?),
             }
@@ -114,7 +111,7 @@ impl Committer {
                 }
                 Err(error) => return Err(error),
                 Ok(Done { recorded, needed, noted }) => {
-                    self.stepwise = needed;
+                    self.surprised &= needed;
                     noted.count(&self.options.traffic);
                     return Ok(recorded);
                 }
@@ -122,12 +119,11 @@ impl Committer {
         }
     }
 
-    fn takes_steps(&mut self, batch: &[&NewEvent], rows: &[ObjectRow<'_>]) -> bool {
-        let foreseen = match rows {
-            [row] if batch.len() == 1 => self.recent.ties(row),
-            _ => self.stepwise,
-        };
-        foreseen
+    fn takes_steps(&self, batch: &[&NewEvent], rows: &[ObjectRow<'_>]) -> bool {
+        // All of them: each is to be remembered.
+        let ties = rows.iter().filter(|row| self.options.recent.ties(row)).count();
+        ties > 0
+            || self.surprised && batch.len() > 1
             || rows.iter().any(|row| row.crowd >= Crowd::Tied)
             || batch.iter().any(|event| self.has_handler(&event.envelope.event_type))
     }
@@ -135,37 +131,6 @@ impl Committer {
     fn has_handler(&self, event_type: &str) -> bool {
         Handler::all(&self.registered, &self.options.hooks).any(|handler| handler.wants(event_type))
     }
-}
-
-/// The objects and seconds of the last lone events, and which events they were, as hashes. Stripe
-/// often tells of one object several times in a second, and to find out in the database that an
-/// event ties costs as much as writing one. A guess, and only about the way.
-#[derive(Debug)]
-struct Recent(Box<[(u64, u64)]>);
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self(vec![(0, 0); 1024].into())
-    }
-}
-
-impl Recent {
-    /// Whether this one probably ties with another one before it; remembers it.
-    fn ties(&mut self, row: &ObjectRow<'_>) -> bool {
-        let Standing { incarnation, phase, created } = row.standing;
-        let mark = hash(&(&row.key.account, &row.key.id, incarnation, phase as i16, created));
-        let event = hash(&row.event_id);
-        let places = self.0.len() as u64;
-        let place = usize::try_from(mark % places).ok().and_then(|place| self.0.get_mut(place));
-        let before = place.map(|place| std::mem::replace(place, (mark, event)));
-        before.is_some_and(|before| before.0 == mark && before.1 != event)
-    }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What to leave out of a lone event's transaction, and why, because it failed before.
@@ -257,10 +222,10 @@ impl<'a> Steps<'a> {
     }
 
     fn news_in(&self, written: &Written) -> Vec<&'a NewEvent> {
-        let is_new = |event: &&&'a NewEvent| {
-            written.new.iter().any(|(created, id)| {
-                event.envelope.created == *created && event.envelope.id.as_str() == id
-            })
+        let new: BTreeSet<_> =
+            written.new.iter().map(|(created, id)| (*created, id.as_str())).collect();
+        let is_new = |event: &&&NewEvent| {
+            new.contains(&(event.envelope.created, event.envelope.id.as_str()))
         };
         self.batch.iter().filter(is_new).copied().collect()
     }

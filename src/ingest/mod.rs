@@ -9,6 +9,7 @@ pub mod error;
 pub mod handler;
 pub mod lanes;
 pub mod queue;
+pub mod recent;
 mod spans;
 pub mod traffic;
 pub mod writer;

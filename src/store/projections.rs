@@ -192,7 +192,7 @@ impl Decision {
             basis: resolution.basis,
             rests_on_base: resolution.rests_on_base,
             links: last_said(said, winner.standing.incarnation).to_string(),
-            object: storable(winner.object.text()).into_owned(),
+            object: winner.object.text().to_owned(),
         })
     }
 
@@ -224,7 +224,8 @@ fn last_said(mut said: Vec<(Standing, String, Map<String, Value>)>, incarnation:
     Value::Object(said.into_iter().flat_map(|(_, _, links)| links).collect())
 }
 
-/// An event as the order rule sees it.
+/// An event as the order rule sees it: as the tables can hold it, so that the rule and the database
+/// agree on what one state is.
 fn version(envelope: Envelope, standing: Standing, object: &str, body: &[u8]) -> Version {
     let previous = envelope.previous.and_then(|place| str::from_utf8(body.get(place)?).ok());
     Version {
@@ -232,8 +233,8 @@ fn version(envelope: Envelope, standing: Standing, object: &str, body: &[u8]) ->
         event_type: envelope.event_type,
         api_version: envelope.api_version,
         standing,
-        object: object.into(),
-        previous: previous.filter(|json| *json != "null").map(Json::from),
+        object: Json::from(&*storable(object)),
+        previous: previous.filter(|json| *json != "null").map(|json| Json::from(&*storable(json))),
     }
 }
 

@@ -25,9 +25,15 @@ fn event(
 /// Delivers the bodies in every order, each to a gateway of its own; the one row that is left must
 /// be the same in all.
 async fn in_every_order(bodies: &[String]) -> TableRow {
+    in_every_order_with(bodies, "SELECT").await
+}
+
+/// As `in_every_order`, after some SQL.
+async fn in_every_order_with(bodies: &[String], before: &'static str) -> TableRow {
     let mut found: Option<(Key, TableRow)> = None;
     for order in permutations(bodies.len()) {
         let app = gateway().await;
+        sqlx::raw_sql(before).execute(&app.pool).await.unwrap();
         for at in &order {
             assert_eq!(app.deliver(&bodies[*at]).await.status, 200);
         }
@@ -81,6 +87,52 @@ async fn created_and_updated_in_one_second() {
     .await;
     assert_eq!(row.object["status"], "active");
     assert_eq!((row.order_basis.as_str(), row.phase), ("unique", 1));
+}
+
+/// With a handler an event takes several steps, without one a single one.
+const WITH_A_HANDLER: &str = "
+    CREATE SCHEMA app; CREATE FUNCTION app.see(e jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+    SELECT tollgate.register_handler('*', 'app.see(jsonb)'::regprocedure)";
+
+#[tokio::test]
+async fn several_events_of_one_second_show_one_state() {
+    let charge = json!({"id": "ch_1", "object": "charge", "status": "succeeded", "amount": 5, "invoice": "in_1"});
+    let succeeded = event("evt_b", "charge.succeeded", 100, &charge, None);
+    let updated = event("evt_c", "charge.updated", 100, &charge, Some(json!({"amount": 4})));
+    let same = [
+        succeeded.clone(),
+        updated.replace("2024-06-20", "2024-06-21"),
+        event("evt_a", "charge.updated", 100, &charge, None),
+    ];
+    for before in ["SELECT", WITH_A_HANDLER] {
+        let row = in_every_order_with(&same, before).await;
+        assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_c", "same"));
+        assert_eq!(row.api_version.as_deref(), Some("2024-06-21"));
+        assert_eq!(row.links["invoice"], "in_1");
+
+        let other = charge.to_string().replace("succeeded", "failed");
+        let other =
+            event("evt_d", "charge.failed", 100, &serde_json::from_str(&other).unwrap(), None);
+        let row = in_every_order_with(&[succeeded.clone(), updated.clone(), other], before).await;
+        assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_d", "tiebreak"));
+
+        let later = succeeded.replace("evt_b", "evt_0").replace("100", "101");
+        let row = in_every_order_with(&[succeeded.clone(), updated.clone(), later], before).await;
+        assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_0", "unique"));
+    }
+}
+
+#[tokio::test]
+async fn what_jsonb_cannot_tell_apart_is_one_state() {
+    let named = |id: &str, name: &str| {
+        let customer = json!({"id": "cus_1", "object": "customer", "name": name});
+        event(id, "customer.updated", 100, &customer, None)
+    };
+    for before in ["SELECT", WITH_A_HANDLER] {
+        let bodies = [named("evt_1", "x\u{0}"), named("evt_2", "x\u{fffd}")];
+        let row = in_every_order_with(&bodies, before).await;
+        assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_2", "same"));
+    }
 }
 
 #[tokio::test]
