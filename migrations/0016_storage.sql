@@ -4,9 +4,10 @@ SET LOCAL lock_timeout = '5s';
 
 CREATE FUNCTION tollgate.set_up_partition(_name text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- What is longer than 2,000 bytes is compressed, and what is longer then goes to a table of its
-    -- own, in pieces. Compressed bodies end around there: nearly all of them stay below this, which
-    -- spares writers and readers that way, and still fits three times on a page.
+    -- Postgres makes a row of over 2 kB smaller, by compressing what is in it and then by moving it out
+    -- in pieces, until it is below this (https://www.postgresql.org/docs/current/storage-toast.html).
+    -- Compressed bodies end at up to 2.3 kB: with this they stay, which spares writers and readers the
+    -- way, and three still fit on a page. The default is 2 kB.
     EXECUTE format('ALTER TABLE tollgate.%I SET (toast_tuple_target = 2560)', _name);
     -- A body says nothing of others, but to sample it made three quarters of the work of ANALYZE.
     EXECUTE format('ALTER TABLE tollgate.%I ALTER COLUMN raw SET STATISTICS 0', _name);
