@@ -45,3 +45,34 @@ fn hash(value: &impl Hash) -> u64 {
     value.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::events::{NewEvent, Source};
+    use crate::store::objects::fold;
+    use crate::stripe::event::Envelope;
+
+    fn ties(recent: &Recent, event_id: &str, created: i64, name: &str) -> bool {
+        let raw = format!(
+            r#"{{"id":"{event_id}","type":"customer.updated","created":{created},
+                "data":{{"object":{{"id":"cus_1","object":"customer","name":"{name}"}}}}}}"#
+        );
+        let envelope = Envelope::parse(raw.as_bytes()).unwrap();
+        let (endpoint, raw, source) = ("default".to_owned(), raw.into(), Source::Webhook);
+        let event = NewEvent { envelope, endpoint, source, raw, traceparent: None };
+        let rows = fold(&[&event]);
+        recent.ties(&rows[0])
+    }
+
+    #[test]
+    fn another_state_of_the_same_second_ties() {
+        let recent = Recent::default();
+        assert!(!ties(&recent, "evt_1", 100, "Ann"));
+        assert!(!ties(&recent, "evt_1", 100, "Ann"), "tried again");
+        assert!(!ties(&recent, "evt_2", 100, "Ann"), "the same state");
+        assert!(ties(&recent, "evt_3", 100, "Bea"));
+        assert!(!ties(&recent, "evt_4", 101, "Cid"), "another second");
+        assert!(!ties(&Recent::default(), "evt_3", 100, "Bea"), "nothing known");
+    }
+}

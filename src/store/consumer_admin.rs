@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 /// What a consumer is like; what is None stays as it is, or gets its default. Times in seconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ConsumerOptions {
     pub types: Option<Vec<String>>,
     pub ordering: Option<String>,
@@ -16,11 +17,12 @@ pub struct ConsumerOptions {
     pub lease: Option<f64>,
     pub retry_first: Option<f64>,
     pub retry_most: Option<f64>,
+    #[serde(flatten)]
     pub filter: ConsumerFilter,
 }
 
 /// Which part of the log it is for; what is None stays as it is, or does not matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ConsumerFilter {
     pub endpoints: Option<Vec<String>>,
     /// An empty text for the platform's own.

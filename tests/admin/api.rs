@@ -213,6 +213,13 @@ async fn a_consumer_for_a_part_of_the_log_is_made_and_changed() {
     let what = json!({"endpoints": null, "accounts": ["platform"], "livemode": false,
                       "metadata": null, "types": ["invoice.*"], "lease": 60});
     assert_eq!(change(what).await.status, 200);
+    let noted = "SELECT detail->'options' FROM tollgate.audit_log WHERE subject = 'shop' ORDER BY entry DESC LIMIT 1";
+    let noted: Value = sqlx::query_scalar(noted).fetch_one(&api.app.pool).await.unwrap();
+    assert_eq!(
+        noted,
+        json!({"types": ["invoice.*"], "lease": 60.0, "accounts": [""], "livemode": false,
+               "unset": ["endpoints", "metadata"]})
+    );
     assert_eq!(filter().await, json!([null, [""], false, null]));
     assert_eq!(api.json(path).await["lease"], 60.0);
     for (wrong, says) in [

@@ -52,6 +52,11 @@ async fn events_of_any_age_have_a_partition_and_move_when_their_month_is_made() 
     deliver_at(&app, "evt_far_too", far + DAY).await;
     assert_eq!(partition_of(&app, "evt_far_too").await, "event_log_2090_05");
     assert_eq!(app.events().await, 3);
+    let not_set_up = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'raw'
+        WHERE i.inhparent = 'tollgate.event_log'::regclass
+          AND (c.reloptions IS DISTINCT FROM '{toast_tuple_target=2560}' OR a.attstattarget IS DISTINCT FROM 0)";
+    assert_eq!(app.count(not_set_up).await, 0, "each partition keeps bodies as the first ones do");
     // Still one row per id.
     let again = app.deliver(format!(r#"{{"id":"evt_far","created":{far}}}"#)).await;
     assert_eq!(again.word(), "duplicate");

@@ -83,6 +83,15 @@ pub struct NewConsumer {
     pub target: Option<TargetOptions>,
 }
 
+/// What is given of the options: who changed which events somebody gets is for the audit log, too.
+fn given(options: &ConsumerOptions) -> Value {
+    let mut given = json!(options);
+    if let Value::Object(members) = &mut given {
+        members.retain(|_, value| !value.is_null() && *value != json!([]));
+    }
+    given
+}
+
 /// Makes a consumer; returns the position after which it begins, and the signing secret of a push.
 pub async fn create_consumer(
     connection: &mut PgConnection,
@@ -92,7 +101,8 @@ pub async fn create_consumer(
     let (name, start) = (plain("name", &new.name)?, plain("start", &new.start)?);
     let made =
         consumer_admin::create(connection, name, start, &new.options, new.target.as_ref()).await?;
-    let detail = json!({ "start": start, "cursor": made.0, "target": new.target.is_some() });
+    let detail = json!({ "start": start, "cursor": made.0, "target": new.target.is_some(),
+                         "options": given(&new.options) });
     audit::record(connection, actor, "consumer.create", name, &detail).await?;
     Ok(made)
 }
@@ -109,7 +119,7 @@ pub async fn alter_consumer(
     let consumer = plain("consumer", consumer)?;
     let fresh = consumer_admin::secrets(connection, consumer).await?.is_empty();
     let secret = consumer_admin::alter(connection, consumer, options, target).await?;
-    let detail = json!({ "target": target.is_some() });
+    let detail = json!({ "target": target.is_some(), "options": given(options) });
     audit::record(connection, actor, "consumer.alter", consumer, &detail).await?;
     Ok(secret.filter(|_| fresh))
 }
