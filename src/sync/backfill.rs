@@ -132,8 +132,8 @@ impl<'a> Fill<'a> {
             let mut list = List::new(&self.context.client, path, account, after.take());
             while let Some(page) = list.next().await? {
                 let cursor = page.items.last().map(|item| format!("{number}/{}", item.id));
-                let shown = whole(self.context, page.items, account, page.second).await?;
-                self.take(&shown, &cursor.unwrap_or_default(), along).await?;
+                let fetched = whole(self.context, page.items, account, page.second).await?;
+                self.take(&fetched, &cursor.unwrap_or_default(), along).await?;
             }
         }
         Ok(())
@@ -147,16 +147,16 @@ impl<'a> Fill<'a> {
         let cursor = self.cursor.take();
         let mut customers = List::new(&self.context.client, "/v1/customers", account, cursor);
         while let Some(page) = customers.next().await? {
-            let mut shown = Vec::new();
+            let mut fetched = Vec::new();
             let mut done = String::new();
             for customer in page.items {
-                shown.extend(self.of_customer(&customer.id).await?);
+                fetched.extend(self.of_customer(&customer.id).await?);
                 done = customer.id;
-                if shown.len() >= AT_ONCE {
-                    self.take(&std::mem::take(&mut shown), &done, along).await?;
+                if fetched.len() >= AT_ONCE {
+                    self.take(&std::mem::take(&mut fetched), &done, along).await?;
                 }
             }
-            self.take(&shown, &done, along).await?;
+            self.take(&fetched, &done, along).await?;
         }
         Ok(())
     }
@@ -195,24 +195,24 @@ impl<'a> Fill<'a> {
     /// Writes what is missing or different, and notes that all up to `cursor` is done.
     async fn take(
         &mut self,
-        shown: &[Fetched],
+        fetched: &[Fetched],
         cursor: &str,
         along: &mut Along<'_>,
     ) -> Result<(), SyncError> {
         along.lease.check().await?;
         let (table, account) = (self.resource.table, self.portion.account);
-        let findings = examine(self.context, table, account, shown).await?;
+        let findings = examine(self.context, table, account, fetched).await?;
         let wanted: Vec<_> = findings
             .iter()
-            .zip(shown)
-            .filter(|(finding, shown)| {
-                let nothing = **finding == Finding::Missing && is_empty_summary(&shown.json);
+            .zip(fetched)
+            .filter(|(finding, fetched)| {
+                let nothing = **finding == Finding::Missing && is_empty_summary(&fetched.json);
                 finding.wants_writing() && !nothing
             })
-            .map(|(_, shown)| shown.clone())
+            .map(|(_, fetched)| fetched.clone())
             .collect();
         self.context.write(&wanted, Source::Backfill).await?;
-        let listed = i64::try_from(shown.len()).unwrap_or(i64::MAX);
+        let listed = i64::try_from(fetched.len()).unwrap_or(i64::MAX);
         let written = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
         store::advance(&self.context.pool, self.portion, cursor, listed, written).await?;
         self.progress.listed += listed;

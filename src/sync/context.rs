@@ -49,13 +49,13 @@ impl Context {
     }
 
     /// An event that says how Stripe showed an object.
-    pub fn snapshot(&self, shown: &Fetched, source: Source) -> Option<NewEvent> {
+    pub fn snapshot(&self, fetched: &Fetched, source: Source) -> Option<NewEvent> {
         let seen = Seen {
-            json: &shown.json,
-            account: &shown.account,
+            json: &fetched.json,
+            account: &fetched.account,
             livemode: self.client.livemode(),
             api_version: API_VERSION,
-            second: shown.second,
+            second: fetched.second,
         };
         let body = seen.event();
         let envelope = Envelope::parse(body.as_bytes()).ok()?;
@@ -68,8 +68,8 @@ impl Context {
     }
 
     /// Writes how Stripe showed objects; returns how many were new to the log.
-    pub async fn write(&self, shown: &[Fetched], source: Source) -> Result<usize, SyncError> {
-        let events: Vec<_> = shown.iter().filter_map(|it| self.snapshot(it, source)).collect();
+    pub async fn write(&self, fetched: &[Fetched], source: Source) -> Result<usize, SyncError> {
+        let events: Vec<_> = fetched.iter().filter_map(|it| self.snapshot(it, source)).collect();
         let outcomes = self.inlet.commit(&events).await?;
         let new = |it: &&Option<Outcome>| matches!(it, Some(Outcome::Recorded { .. }));
         Ok(outcomes.iter().filter(new).count())

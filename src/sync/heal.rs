@@ -95,7 +95,7 @@ impl Healer {
             let rest = self.resting.get(&name).map_or(REST, |rest| rest.time * 2);
             let rest = match look_up(context, &row).await {
                 Ok(Some(look)) if !look.gone => {
-                    healed += context.write(&[look.shown], Source::Reconcile).await?;
+                    healed += context.write(&[look.fetched], Source::Reconcile).await?;
                     rest
                 }
                 // An event about its end will come; until then the guess is as good as any.

@@ -123,7 +123,7 @@ async fn fetch(context: &Context, event: &Thin) -> Result<Fate, SyncError> {
     let known = json!({"id": related.id, "object": related.object_type});
     let look = look_at(context, &url, &envelope.account, &known).await?;
     if !look.gone {
-        context.write(&[look.shown], Source::Reconcile).await?;
+        context.write(&[look.fetched], Source::Reconcile).await?;
     }
     Ok(Fate::Done)
 }

@@ -64,10 +64,10 @@ pub async fn examine(
     context: &Context,
     table: &str,
     account: &str,
-    shown: &[Fetched],
+    fetched: &[Fetched],
 ) -> Result<Vec<Finding>, SyncError> {
-    let mut all = Vec::with_capacity(shown.len());
-    for some in shown.chunks(AT_ONCE) {
+    let mut all = Vec::with_capacity(fetched.len());
+    for some in fetched.chunks(AT_ONCE) {
         match examine_some(context, table, account, some).await {
             Ok(findings) => all.extend(findings),
             // One of them is nothing that Postgres can hold; the others must not suffer for it.
@@ -175,7 +175,7 @@ fn lists_differ(stored: &Value, seen: &Value) -> bool {
 /// What a look at one object showed.
 #[derive(Clone, Debug)]
 pub struct Look {
-    pub shown: Fetched,
+    pub fetched: Fetched,
     /// Stripe has it no more: it is shown as it was last known, and deleted.
     pub gone: bool,
 }
@@ -186,8 +186,8 @@ pub async fn look_up(context: &Context, known: &Known) -> Result<Option<Look>, A
     let account = known.account.clone();
     if known.object_type == ENTITLEMENTS {
         let (json, second) = summary(context, &known.id, &account).await?;
-        let shown = Fetched { json, account, second };
-        return Ok(Some(Look { shown, gone: false }));
+        let fetched = Fetched { json, account, second };
+        return Ok(Some(Look { fetched, gone: false }));
     }
     let Some(path) = path_of(&known.object_type, &known.id, &stored) else {
         return Ok(None);
@@ -207,8 +207,8 @@ pub async fn look_at(
         Ok(answer) => answer,
         Err(error) => match error.gone() {
             Some(second) => {
-                let shown = Fetched { json: deleted(known), account, second };
-                return Ok(Look { shown, gone: true });
+                let fetched = Fetched { json: deleted(known), account, second };
+                return Ok(Look { fetched, gone: true });
             }
             None => return Err(error),
         },
@@ -219,7 +219,7 @@ pub async fn look_at(
     let gone = serde_json::from_str::<Value>(&json).is_ok_and(|object| object["deleted"] == true);
     let json =
         if gone { deleted(known) } else { completed(&context.client, json, &account).await? };
-    Ok(Look { shown: Fetched { json, account, second }, gone })
+    Ok(Look { fetched: Fetched { json, account, second }, gone })
 }
 
 /// Rows that are looked up to see whose key it is.

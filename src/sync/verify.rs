@@ -97,7 +97,7 @@ struct Drifting {
     table: String,
     id: String,
     what: String,
-    shown: Fetched,
+    fetched: Fetched,
 }
 
 struct Looker<'a> {
@@ -172,20 +172,20 @@ impl Looker<'_> {
         while let Some(page) = list.next().await? {
             self.lease.check().await?;
             seen.extend(page.items.iter().map(|item| hash(&item.id)));
-            let shown = whole(self.context, page.items, account, page.second).await?;
-            let findings = examine(self.context, resource.table, account, &shown).await?;
-            for (shown, finding) in shown.into_iter().zip(findings) {
-                let id = identity_of(&shown.json);
+            let fetched = whole(self.context, page.items, account, page.second).await?;
+            let findings = examine(self.context, resource.table, account, &fetched).await?;
+            for (fetched, finding) in fetched.into_iter().zip(findings) {
+                let id = identity_of(&fetched.json);
                 if finding == Finding::AsNew {
                     again.push(Known {
                         table: resource.table.to_owned(),
                         account: account.to_owned(),
                         object_type: resource.object_type.to_owned(),
                         id,
-                        stored: shown.json,
+                        stored: fetched.json,
                     });
                 } else {
-                    self.note(resource.table, &id, finding, Look { shown, gone: false });
+                    self.note(resource.table, &id, finding, Look { fetched, gone: false });
                 }
             }
             self.settle().await?;
@@ -237,8 +237,8 @@ impl Looker<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let shown = std::slice::from_ref(&look.shown);
-            let findings = examine(self.context, &row.table, &row.account, shown).await?;
+            let fetched = std::slice::from_ref(&look.fetched);
+            let findings = examine(self.context, &row.table, &row.account, fetched).await?;
             let finding = findings.into_iter().next().unwrap_or(Finding::Same);
             if finding == Finding::AsNew {
                 as_new.push(row);
@@ -297,14 +297,14 @@ impl Looker<'_> {
             Finding::Differs(fields) => format!("differs in {}", fields.join(", ")),
             Finding::Beyond(what) => format!("differs in {what}"),
         };
-        let Look { shown, gone } = look;
+        let Look { fetched, gone } = look;
         let (table, id) = (table.to_owned(), id.to_owned());
         if !mendable {
-            self.tell(Drift { table, account: shown.account, id, what, mended: false });
+            self.tell(Drift { table, account: fetched.account, id, what, mended: false });
         } else if gone {
-            self.gone.push(Drifting { table, id, what, shown });
+            self.gone.push(Drifting { table, id, what, fetched });
         } else {
-            self.found.push(Drifting { table, id, what, shown });
+            self.found.push(Drifting { table, id, what, fetched });
         }
     }
 
@@ -333,17 +333,17 @@ impl Looker<'_> {
 
     async fn settle_all(&mut self, found: Vec<Drifting>) -> Result<(), SyncError> {
         for some in found.chunks(AT_ONCE) {
-            let shown: Vec<_> = some.iter().map(|it| it.shown.clone()).collect();
+            let fetched: Vec<_> = some.iter().map(|it| it.fetched.clone()).collect();
             if self.check.fix {
                 self.lease.check().await?;
-                self.context.write(&shown, Source::Reconcile).await?;
+                self.context.write(&fetched, Source::Reconcile).await?;
             }
-            for Drifting { table, id, what, shown } in some {
-                let one = std::slice::from_ref(shown);
+            for Drifting { table, id, what, fetched } in some {
+                let one = std::slice::from_ref(fetched);
                 let mended = self.check.fix
                     // An event that came meanwhile may say something else again, and be right.
-                    && !examine(self.context, table, &shown.account, one).await?[0].wants_writing();
-                let (table, account, id) = (table.clone(), shown.account.clone(), id.clone());
+                    && !examine(self.context, table, &fetched.account, one).await?[0].wants_writing();
+                let (table, account, id) = (table.clone(), fetched.account.clone(), id.clone());
                 self.tell(Drift { table, account, id, what: what.clone(), mended });
             }
         }
