@@ -5,6 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, ensure};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tollgate::embedded::{Options, Postgres};
@@ -39,8 +40,16 @@ impl Database {
         self.server.connection().url()
     }
 
+    /// Over the socket, as a gateway is connected to its embedded Postgres.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
-        Ok(PgConnection::connect(&self.url()).await?)
+        let connection = self.server.connection();
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(&connection.socket_dir)
+            .port(connection.port)
+            .username(&connection.user)
+            .password(&connection.password)
+            .database(&connection.database);
+        Ok(PgConnection::connect_with(&options).await?)
     }
 
     /// Stops the server; the directory goes with it.

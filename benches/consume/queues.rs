@@ -18,29 +18,35 @@ enum Queue {
     Keys,
     /// Bodies as bytes, as the gateway's own pushes and sinks get them.
     Bytes,
+    /// Positions alone: what the claim itself costs, without a look at the events.
+    Positions,
     /// A row per event that holds the message.
     Messages,
     /// A row per event that points to the log, with bodies read from there.
     Jobs,
     /// The same without bodies.
     JobKeys,
+    /// Ids alone.
+    JobIds,
 }
 
-const ALL: [(Queue, &str); 7] = [
+const ALL: [(Queue, &str); 9] = [
     (Queue::Claim, "tollgate.claim"),
     (Queue::Ordered, "… ordering object"),
     (Queue::Bytes, "… bodies as bytes"),
     (Queue::Keys, "… without bodies"),
+    (Queue::Positions, "… positions alone"),
     (Queue::Messages, "row per event, with message"),
     (Queue::Jobs, "row per event, lean"),
     (Queue::JobKeys, "… without bodies"),
+    (Queue::JobIds, "… ids alone"),
 ];
 
 impl Queue {
     fn is_ours(self) -> bool {
         match self {
-            Self::Claim | Self::Ordered | Self::Bytes | Self::Keys => true,
-            Self::Messages | Self::Jobs | Self::JobKeys => false,
+            Self::Claim | Self::Ordered | Self::Bytes | Self::Keys | Self::Positions => true,
+            Self::Messages | Self::Jobs | Self::JobKeys | Self::JobIds => false,
         }
     }
 }
@@ -180,26 +186,32 @@ async fn prepare(connection: &mut PgConnection, queue: Queue) -> anyhow::Result<
 
 async fn enqueue(connection: &mut PgConnection, queue: Queue) -> anyhow::Result<()> {
     let sql = match queue {
-        Queue::Claim | Queue::Ordered | Queue::Bytes | Queue::Keys => return Ok(()),
         Queue::Messages => {
             "INSERT INTO bench.messages (message)
              SELECT tollgate.payload(raw)::jsonb FROM tollgate.events ORDER BY position"
         }
-        Queue::Jobs | Queue::JobKeys => {
+        Queue::Jobs | Queue::JobKeys | Queue::JobIds => {
             "INSERT INTO bench.jobs (position, event_id, type, object_id)
              SELECT position, id, type, object_id FROM tollgate.events ORDER BY position"
+        }
+        Queue::Claim | Queue::Ordered | Queue::Keys | Queue::Bytes | Queue::Positions => {
+            return Ok(());
         }
     };
     sqlx::query(sql).execute(connection).await?;
     Ok(())
 }
 
-/// Claims a batch, reads it as a worker does, and acknowledges it.
-async fn take(connection: &mut PgConnection, queue: Queue, batch: i32) -> anyhow::Result<i64> {
-    let sql = match queue {
+/// Claims a batch of so many, and reads it as a worker does.
+fn claiming(queue: Queue) -> &'static str {
+    match queue {
         Queue::Claim | Queue::Ordered => "SELECT * FROM tollgate.claim('bench', $1)",
         Queue::Keys => "SELECT * FROM tollgate.claim('bench', $1, bodies => false)",
         Queue::Bytes => "SELECT * FROM tollgate.take_bodies('bench', $1)",
+        Queue::Positions => {
+            "SELECT t.claim, n.position, n.attempt
+             FROM tollgate.take('bench', $1) t, unnest(t.positions, t.attempts) AS n (position, attempt)"
+        }
         Queue::Messages => {
             "WITH due AS (
                  SELECT id FROM bench.messages WHERE visible_at <= clock_timestamp()
@@ -226,26 +238,34 @@ async fn take(connection: &mut PgConnection, queue: Queue, batch: i32) -> anyhow
              UPDATE bench.jobs j SET visible_at = clock_timestamp() + interval '30 seconds', attempts = j.attempts + 1
              FROM due WHERE j.id = due.id RETURNING j.*"
         }
-    };
+        Queue::JobIds => {
+            "WITH due AS (
+                 SELECT id FROM bench.jobs WHERE visible_at <= clock_timestamp()
+                 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
+             UPDATE bench.jobs j SET visible_at = clock_timestamp() + interval '30 seconds', attempts = j.attempts + 1
+             FROM due WHERE j.id = due.id RETURNING j.id, j.attempts"
+        }
+    }
+}
+
+/// Claims a batch, reads it as a worker does, and acknowledges it.
+async fn take(connection: &mut PgConnection, queue: Queue, batch: i32) -> anyhow::Result<i64> {
+    let sql = claiming(queue);
     let rows = sqlx::query(sql).bind(batch).fetch_all(&mut *connection).await?;
     let Some(first) = rows.first() else {
         return Ok(0);
     };
-    match queue {
-        Queue::Claim | Queue::Ordered | Queue::Bytes | Queue::Keys => {
-            let claim: i64 = first.try_get("claim")?;
-            sqlx::query("SELECT tollgate.ack($1)").bind(claim).execute(connection).await?;
-        }
-        Queue::Messages | Queue::Jobs | Queue::JobKeys => {
-            let ids: Vec<i64> =
-                rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-            let delete = if queue == Queue::Messages {
-                "DELETE FROM bench.messages WHERE id = ANY ($1)"
-            } else {
-                "DELETE FROM bench.jobs WHERE id = ANY ($1)"
-            };
-            sqlx::query(delete).bind(ids).execute(connection).await?;
-        }
+    if queue.is_ours() {
+        let claim: i64 = first.try_get("claim")?;
+        sqlx::query("SELECT tollgate.ack($1)").bind(claim).execute(connection).await?;
+    } else {
+        let ids: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        let delete = if queue == Queue::Messages {
+            "DELETE FROM bench.messages WHERE id = ANY ($1)"
+        } else {
+            "DELETE FROM bench.jobs WHERE id = ANY ($1)"
+        };
+        sqlx::query(delete).bind(ids).execute(connection).await?;
     }
     Ok(i64::try_from(rows.len())?)
 }

@@ -137,23 +137,8 @@ pub async fn take(pool: &PgPool, consumer: &str, most: usize) -> Result<Taken, S
         });
         return Ok(Taken::Nothing { due_in });
     };
-    let kept: Vec<_> = rows.iter().filter(|row| is_kept(row)).collect();
-    if kept.len() < rows.len() {
-        // Retention has dropped some meanwhile: nobody can deliver those.
-        within(pool, LIMIT, async |connection| {
-            let forget = sqlx::query("SELECT tollgate.forget_gone($1)");
-            forget.bind(claim).execute(connection).await
-        })
-        .await?;
-    }
-    Ok(Taken::Batch {
-        claim,
-        events: kept.into_iter().map(|row| delivery(consumer, row)).collect::<Result<_, _>>()?,
-    })
-}
-
-fn is_kept(row: &PgRow) -> bool {
-    row.try_get::<Option<&str>, _>("id").is_ok_and(|id| id.is_some())
+    let events = rows.iter().map(|row| delivery(consumer, row)).collect::<Result<_, _>>()?;
+    Ok(Taken::Batch { claim, events })
 }
 
 fn delivery(consumer: &str, row: &PgRow) -> Result<Delivery, sqlx::Error> {

@@ -185,3 +185,18 @@ async fn of_two_that_failed_the_earlier_goes_first() {
         log.ack(batch.claim).await;
     }
 }
+
+/// What a crash of the server takes back, it gives again: with an order that must be nothing.
+#[tokio::test]
+async fn deliveries_in_order_are_claimed_durably() {
+    let log = Log::new().await;
+    log.seed(2).await;
+    for (ordering, commits) in [("object", "1 on"), ("none", "1 off")] {
+        log.consumer(ordering, &format!("ordering => '{ordering}'")).await;
+        log.sql(format!("SELECT tollgate.set_target('{ordering}', 'https://example.com')")).await;
+        let sql = format!(
+            "SELECT count(*) || ' ' || current_setting('synchronous_commit') FROM tollgate.take_bodies('{ordering}', 1)"
+        );
+        assert_eq!(log.one::<String>(sql).await, commits, "{ordering}");
+    }
+}

@@ -218,3 +218,27 @@ async fn what_retention_drops_can_be_settled() {
     assert_eq!(log.ack(batch.claim).await, 1);
     assert_eq!(log.drain("c").await, [3, 4]);
 }
+
+/// The gateway takes batches for its own deliveries in another way.
+#[tokio::test]
+async fn what_retention_drops_holds_up_no_delivery() {
+    let log = Log::new().await;
+    log.seed_objects(40, 10).await;
+    log.consumer("c", "").await;
+    log.sql("SELECT tollgate.set_target('c', 'https://example.com', concurrency => 100)").await;
+    forget(&log, 20, false).await;
+    let take = async |most: i32| {
+        let sql = format!(
+            "SELECT concat_ws(' ', min(position), max(position), count(position), min(due) <= clock_timestamp())
+             FROM tollgate.take_bodies('c', {most})"
+        );
+        log.one::<String>(sql).await
+    };
+    assert_eq!(take(10).await, "0 t", "nothing is left of this batch: ask again at once");
+    assert_eq!(log.status("c", "in_flight").await, 0);
+    assert_eq!(take(15).await, "21 25 5", "what is left of a batch");
+    assert_eq!(log.status("c", "in_flight").await, 5);
+    assert_eq!(take(30).await, "26 40 15");
+    assert_eq!(log.status("c", "in_flight").await, 20);
+    assert_eq!(take(30).await, "0 f", "nothing before a lease runs out");
+}
