@@ -5,7 +5,6 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, ensure};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tollgate::embedded::{Options, Postgres};
@@ -42,14 +41,7 @@ impl Database {
 
     /// Over the socket, as a gateway is connected to its embedded Postgres.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
-        let connection = self.server.connection();
-        let options = PgConnectOptions::new_without_pgpass()
-            .socket(&connection.socket_dir)
-            .port(connection.port)
-            .username(&connection.user)
-            .password(&connection.password)
-            .database(&connection.database);
-        Ok(PgConnection::connect_with(&options).await?)
+        Ok(PgConnection::connect_with(&self.server.connection().options()).await?)
     }
 
     /// Stops the server; the directory goes with it.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +49,7 @@ impl Backend {
             port: settings.pg_port,
         };
         let server = Arc::new(Postgres::start(&options).await?);
-        let database = Database::new(options_of(server.connection()), Route::Direct);
+        let database = Database::new(server.connection().options(), Route::Direct);
         let stop = CancellationToken::new();
         let supervisor = {
             let (server, stop) = (Arc::clone(&server), stop.clone());
@@ -73,7 +72,7 @@ impl Backend {
                 settings.data_dir.display()
             );
         };
-        let database = Database::new(options_of(&connection), Route::Direct);
+        let database = Database::new(connection.options(), Route::Direct);
         Ok(Self { direct: database.clone(), database, embedded: None })
     }
 
@@ -131,14 +130,4 @@ impl Backend {
 /// SQLSTATE 57P03: the server is starting, or recovering from a crash.
 fn starting_up(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57P03")
-}
-
-/// How the gateway itself reaches the embedded server: over its socket, which is faster than TCP.
-fn options_of(connection: &embedded::Connection) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass()
-        .socket(&connection.socket_dir)
-        .port(connection.port)
-        .username(&connection.user)
-        .password(&connection.password)
-        .database(&connection.database)
 }
