@@ -1,10 +1,13 @@
 //! `tollgate demo`: the whole gateway on a database of its own, fed with sample events through its
 //! real endpoint, and what to try next.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::flags::{SettingFlags, misconfigured};
@@ -15,7 +18,7 @@ use crate::replay::{Options, Pace, Plan, Report, Sender, Target, source};
 use crate::settings::layers::Origin;
 use crate::settings::{default_data_dir, parse};
 use crate::startup::Gateway;
-use crate::store::status;
+use crate::store::{migrations, status};
 use crate::{shutdown, telemetry};
 
 /// The order in which the sample events are sent, and how many of them twice.
@@ -30,7 +33,8 @@ const DUPLICATES: u8 = 30;
   STRIPE_WEBHOOK_SECRET=$(stripe listen --print-secret) tollgate demo
 
 It keeps its data in a folder of its own (demo below the data directory) and never touches
-DATABASE_URL. A port that is taken is replaced by a free one.")]
+DATABASE_URL. A port that is taken is replaced by a free one. Data of a build with another schema
+is put aside (demo.old).")]
 pub struct DemoArgs {
     /// Exit after the summary
     #[arg(long)]
@@ -41,13 +45,13 @@ pub struct DemoArgs {
 
 pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     let secret = format!("whsec_demo_{}", hex::encode(random_bytes()));
-    prepare(&mut args, &secret)?;
+    let own_folder = prepare(&mut args, &secret)?;
     let (settings, _) = args.flags.settings()?;
     let _log = telemetry::start(&settings.log)?;
     let stop = shutdown::on_signal()?;
     println!("Starting a private Postgres and the gateway …");
     let data_dir = settings.database.data_dir.clone();
-    let Some(gateway) = Gateway::start(settings, Clock::system(), &stop).await? else {
+    let Some(gateway) = start(&args.flags, own_folder.as_deref(), &stop).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     let url = format!("http://{}/webhooks/stripe", gateway.address());
@@ -68,8 +72,41 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The settings of a demonstration, where the user has not chosen others.
-fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
+/// Starts the gateway. A demonstration is to work whatever ran here before: what a build with
+/// another schema left in `own_folder` is put aside.
+async fn start(
+    flags: &SettingFlags,
+    own_folder: Option<&Path>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Gateway>> {
+    loop {
+        let (settings, _) = flags.settings()?;
+        match (Gateway::start(settings, Clock::system(), stop).await, own_folder) {
+            (Err(error), Some(folder))
+                if error.downcast_ref().is_some_and(migrations::of_another_build) =>
+            {
+                let aside = put_aside(folder)?.display().to_string();
+                println!("The data of another build is now in {aside}; starting afresh …");
+            }
+            (started, _) => return started,
+        }
+    }
+}
+
+/// Renames the folder, in place of one that was put aside before.
+fn put_aside(folder: &Path) -> anyhow::Result<PathBuf> {
+    let aside = folder.with_extension("old");
+    if aside.exists() {
+        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
+    }
+    fs::rename(folder, &aside)
+        .with_context(|| format!("cannot rename {} to {}", folder.display(), aside.display()))?;
+    Ok(aside)
+}
+
+/// The settings of a demonstration, where the user has not chosen others. Returns the folder of its
+/// data if it is the demonstration's own.
+fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<Option<PathBuf>> {
     let layers = args.flags.layers().map_err(|problems| misconfigured(&problems))?;
     let flags = &mut args.flags;
     // Sample events do not belong into the user's database.
@@ -77,10 +114,13 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
         flags.set("database_url", "");
     }
     // Nor into the one that serve keeps.
-    if flags.get("data_dir").is_none() {
-        let own =
+    let own_folder = flags.get("data_dir").is_none().then(|| {
+        let dir =
             layers.get("data_dir").map_or_else(default_data_dir, |dir| dir.text.clone().into());
-        flags.set("data_dir", own.join("demo").to_string_lossy());
+        dir.join("demo")
+    });
+    if let Some(folder) = &own_folder {
+        flags.set("data_dir", folder.to_string_lossy());
     }
     if layers.get("log").is_some_and(|log| log.origin == Origin::Default) {
         flags.set("log", "warn");
@@ -99,7 +139,7 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<()> {
             flags.set(listener, free_or_other(address).to_string());
         }
     }
-    Ok(())
+    Ok(own_folder)
 }
 
 /// The address itself, or the same with any free port.

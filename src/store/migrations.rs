@@ -25,6 +25,12 @@ pub async fn run(connection: &mut PgConnection) -> Result<(), MigrateError> {
     migrator().run(connection).await
 }
 
+/// Whether the database holds a migration of another text than this binary's, as builds between two
+/// releases may leave behind.
+pub fn of_another_build(error: &MigrateError) -> bool {
+    matches!(error, MigrateError::VersionMismatch(_))
+}
+
 /// How a database's schema compares with this binary's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaState {

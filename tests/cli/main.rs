@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 mod consumers;
+mod demo;
 mod events;
 mod generated;
 mod printed;
@@ -14,7 +15,6 @@ mod support;
 mod tail;
 mod tokens;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -50,42 +50,6 @@ fn failed(app: &App, arguments: &[&str]) -> (i32, String) {
     assert!(!output.status.success(), "{arguments:?}: {}", stdout(&output));
     assert_eq!(stdout(&output), "", "{arguments:?}");
     (output.status.code().unwrap(), stderr(&output))
-}
-
-#[test]
-fn the_demo_ends_in_a_summary_and_in_order() {
-    let data_dir = tempfile::tempdir().unwrap();
-    let data_dir = data_dir.path().to_str().unwrap();
-    // The port is taken, and a database is configured that must not be touched.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let environment = [
-        ("TOLLGATE_LISTEN", address.as_str()),
-        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
-    ];
-    let sent: usize = stories(SEED, START).iter().map(|story| story.events.len()).sum();
-    let first = tollgate(&["demo", "--once", "--data-dir", data_dir], &environment);
-    assert!(first.status.success(), "{}", stderr(&first));
-    let text = stdout(&first);
-    assert!(figure(&text, "recorded") == sent, "{text}");
-    assert!(figure(&text, "duplicate") > sent / 5, "{text}");
-    assert_eq!(figure(&text, "refused"), 0);
-    assert!(text.contains("subscription") && text.contains("in quarantine: 0"), "{text}");
-    assert!(!text.contains(&address), "{text}");
-
-    let second = tollgate(&["demo", "--once", "--data-dir", data_dir], &environment);
-    assert!(second.status.success(), "{}", stderr(&second));
-    assert_eq!(figure(&stdout(&second), "recorded"), 0, "all of it was known");
-    assert_eq!(tollgate::embedded::running(Path::new(data_dir)), None, "the database went with it");
-}
-
-/// The number behind a word at the start of a line.
-fn figure(text: &str, word: &str) -> usize {
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(word))
-        .unwrap_or_else(|| panic!("{word}: {text}"));
-    line.trim().parse().unwrap()
 }
 
 #[test]
