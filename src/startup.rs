@@ -96,10 +96,7 @@ impl Gateway {
         if settings.database.migrate {
             match stop.run_until_cancelled(backend.migrate()).await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    backend.close().await?;
-                    return Err(error);
-                }
+                Some(Err(error)) => return Err(close_after(error, None, backend).await),
                 None => {
                     backend.close().await?;
                     return Ok(None);
@@ -126,7 +123,8 @@ impl Gateway {
         let (background, wake, tally) =
             in_background(&settings, &pool, &backend.direct, &clock, &commit, &traces, &stop);
         let phase = Phase::default();
-        let Sockets { listener, admin } = sockets;
+        let Sockets { listener, admin: socket } = sockets;
+        let mut admin = None;
         let serve = || -> anyhow::Result<_> {
             let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
             let parts = Parts {
@@ -138,23 +136,21 @@ impl Gateway {
                 traffic: Arc::clone(&commit.traffic),
                 tally,
             };
-            let admin = admin.map(|socket| {
+            if let Some(socket) = socket {
                 let pool = backend.direct.pool(admin::CONNECTIONS);
-                AdminServer::start(socket, pool, parts.clone(), wake, clock.clone())
-            });
-            let admin = admin.transpose()?;
+                admin = Some(AdminServer::start(socket, pool, parts.clone(), wake, clock.clone())?);
+            }
             let intake = intake(&settings, &clock, &traces, Arc::clone(&commit.traffic));
             let timeout = settings.shutdown_timeout;
             let server =
                 listener.serve(intake, Arc::clone(&lanes), parts, settings.http, timeout)?;
-            Ok((asking, admin, server))
+            Ok((asking, server))
         };
-        let (asking, admin, server) = match serve() {
+        let (asking, server) = match serve() {
             Ok(serving) => serving,
             Err(error) => {
                 stop.cancel();
-                backend.close().await?;
-                return Err(error);
+                return Err(close_after(error, admin, backend).await);
             }
         };
         let server_handle = server.handle();
@@ -238,6 +234,21 @@ impl Gateway {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Takes down what runs already of a gateway that cannot start; the error that counts is the first.
+async fn close_after(
+    error: anyhow::Error,
+    admin: Option<AdminServer>,
+    backend: Backend,
+) -> anyhow::Error {
+    if let Some(admin) = admin {
+        admin.stop().await;
+    }
+    if let Err(error) = backend.close().await {
+        tracing::warn!(error = format!("{error:#}"), "the database could not be closed");
+    }
+    error
 }
 
 fn lanes(

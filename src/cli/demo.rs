@@ -1,18 +1,17 @@
 //! `tollgate demo`: the whole gateway on a database of its own, fed with sample events through its
 //! real endpoint, and what to try next.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::flags::{SettingFlags, misconfigured};
 use super::{Misconfigured, replay, table};
 use crate::clock::Clock;
+use crate::embedded::{self, EmbeddedError};
 use crate::fixtures::{SEED, START, stories};
 use crate::replay::{Options, Pace, Plan, Report, Sender, Target, source};
 use crate::settings::layers::Origin;
@@ -33,8 +32,8 @@ const DUPLICATES: u8 = 30;
   STRIPE_WEBHOOK_SECRET=$(stripe listen --print-secret) tollgate demo
 
 It keeps its data in a folder of its own (demo below the data directory) and never touches
-DATABASE_URL. A port that is taken is replaced by a free one. Data of a build with another schema
-is put aside (demo.old).")]
+DATABASE_URL. A port that is taken is replaced by a free one. What another build or another Postgres
+left there is put aside (demo.old).")]
 pub struct DemoArgs {
     /// Exit after the summary
     #[arg(long)]
@@ -72,8 +71,8 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Starts the gateway. A demonstration is to work whatever ran here before: what a build with
-/// another schema left in `own_folder` is put aside.
+/// Starts the gateway. A demonstration is to work whatever ran here before: what another build or
+/// another Postgres left in `own_folder` is put aside.
 async fn start(
     flags: &SettingFlags,
     own_folder: Option<&Path>,
@@ -81,31 +80,24 @@ async fn start(
 ) -> anyhow::Result<Option<Gateway>> {
     loop {
         let (settings, _) = flags.settings()?;
-        match (Gateway::start(settings, Clock::system(), stop).await, own_folder) {
-            (Err(error), Some(folder))
-                if error.downcast_ref().is_some_and(migrations::of_another_build) =>
-            {
-                let aside = put_aside(folder)?.display().to_string();
-                println!("The data of another build is now in {aside}; starting afresh …");
+        let started = Box::pin(Gateway::start(settings, Clock::system(), stop)).await;
+        match (started, own_folder) {
+            (Err(error), Some(folder)) if is_of_others(&error) => {
+                let aside = embedded::put_aside(folder)?.display().to_string();
+                println!("{error:#}.\nThat data is now in {aside}; starting afresh …");
             }
             (started, _) => return started,
         }
     }
 }
 
-/// Renames the folder, in place of one that was put aside before.
-fn put_aside(folder: &Path) -> anyhow::Result<PathBuf> {
-    let aside = folder.with_extension("old");
-    if aside.exists() {
-        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
-    }
-    fs::rename(folder, &aside)
-        .with_context(|| format!("cannot rename {} to {}", folder.display(), aside.display()))?;
-    Ok(aside)
+fn is_of_others(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(migrations::of_another_build)
+        || matches!(error.downcast_ref(), Some(EmbeddedError::OtherMajor { .. }))
 }
 
 /// The settings of a demonstration, where the user has not chosen others. Returns the folder of its
-/// data if it is the demonstration's own.
+/// data if that is the demonstration's own.
 fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<Option<PathBuf>> {
     let layers = args.flags.layers().map_err(|problems| misconfigured(&problems))?;
     let flags = &mut args.flags;
@@ -114,13 +106,16 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<Option<PathBuf>>
         flags.set("database_url", "");
     }
     // Nor into the one that serve keeps.
-    let own_folder = flags.get("data_dir").is_none().then(|| {
+    let mut own_folder = None;
+    if flags.get("data_dir").is_none() {
         let dir =
             layers.get("data_dir").map_or_else(default_data_dir, |dir| dir.text.clone().into());
-        dir.join("demo")
-    });
-    if let Some(folder) = &own_folder {
+        let folder = own_folder.insert(dir.join("demo"));
         flags.set("data_dir", folder.to_string_lossy());
+    }
+    // The database that was asked for is not in it.
+    if flags.get("database_url").is_some_and(|url| !url.is_empty()) {
+        own_folder = None;
     }
     if layers.get("log").is_some_and(|log| log.origin == Origin::Default) {
         flags.set("log", "warn");

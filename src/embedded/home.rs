@@ -142,6 +142,18 @@ pub(super) fn running(data_dir: &Path) -> Option<Connection> {
     }
 }
 
+/// See [`super::put_aside`].
+pub(super) fn put_aside(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    // Until it is renamed, so that nobody starts a server in it meanwhile.
+    let _lock = lock(data_dir)?;
+    let aside = data_dir.with_extension("old");
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(io_error("remove", &aside))?;
+    }
+    fs::rename(data_dir, &aside).map_err(io_error("rename", data_dir))?;
+    Ok(aside)
+}
+
 fn lock(dir: &Path) -> Result<File, EmbeddedError> {
     let path = dir.join("lock");
     let mut options = OpenOptions::new();
@@ -233,6 +245,25 @@ mod tests {
         assert_eq!(home.choose_port(None).unwrap(), second);
         let error = home.choose_port(Some(first)).unwrap_err();
         assert!(matches!(error, EmbeddedError::PortTaken { port } if port == first));
+    }
+
+    #[test]
+    fn what_is_put_aside_is_kept_until_the_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("data");
+        let missing = put_aside(&dir).unwrap_err();
+        assert!(matches!(missing, EmbeddedError::Io { .. }), "{missing}");
+        for text in ["first", "second"] {
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("text"), text).unwrap();
+            let owner = lock(&dir).unwrap();
+            let error = put_aside(&dir).unwrap_err();
+            assert!(matches!(error, EmbeddedError::Locked { .. }), "{error}");
+            drop(owner);
+            let aside = put_aside(&dir).unwrap();
+            assert!(!dir.exists());
+            assert_eq!(fs::read_to_string(aside.join("text")).unwrap(), text);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod process;
 mod server;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -77,6 +77,15 @@ impl Connection {
             .password(&self.password)
             .database(&self.database)
     }
+}
+
+/// Renames a data directory that nobody uses to `….old`, in place of one that was put aside before;
+/// the new name.
+///
+/// # Errors
+/// If another process owns it, or it cannot be renamed.
+pub fn put_aside(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    home::put_aside(data_dir)
 }
 
 impl fmt::Debug for Connection {

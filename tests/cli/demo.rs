@@ -3,10 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, PgConnection};
 use tollgate::embedded::{self, Postgres};
 use tollgate::fixtures::{SEED, START, stories};
+use tollgate::store::migrations;
 
+use super::support::App;
 use super::{stderr, stdout, tollgate};
 
 #[test]
@@ -37,41 +39,70 @@ fn the_demo_ends_in_a_summary_and_in_order() {
 }
 
 #[tokio::test]
-async fn the_demo_puts_aside_what_a_build_with_another_schema_left() {
+async fn the_demo_puts_aside_what_another_build_or_another_postgres_left() {
     let folder = tempfile::tempdir().unwrap();
-    let demo = folder.path().join("demo");
+    let (demo, aside) = (folder.path().join("demo"), folder.path().join("demo.old"));
     let environment = [
         ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
         ("TOLLGATE_LISTEN", "127.0.0.1:0"),
     ];
-    change_a_migration(&demo).await;
-    for _ in 0..2 {
-        // What the user chose is never moved.
+    let start_afresh = |because: &str| {
+        // What the user named is never moved.
         let named =
             tollgate(&["demo", "--once", "--data-dir", demo.to_str().unwrap()], &environment);
-        assert!(stderr(&named).contains("has been modified"), "{}", stderr(&named));
+        assert!(stderr(&named).contains(because), "{}", stderr(&named));
 
         let own = tollgate(&["demo", "--once"], &environment);
         assert!(own.status.success(), "{}", stderr(&own));
         let text = stdout(&own);
-        assert!(text.contains("demo.old; starting afresh"), "{text}");
+        assert!(text.contains(because) && text.contains("starting afresh"), "{text}");
         assert_eq!(figure(&text, "recorded"), sample_events(), "{text}");
-        assert!(folder.path().join("demo.old/postgres").is_dir());
-        change_a_migration(&demo).await;
-    }
+    };
+    make_a_database_of_another_build(&demo).await;
+    start_afresh("migration 3 was previously applied but has been modified");
+
+    let version = std::fs::read_to_string(demo.join("postgres/PG_VERSION")).unwrap();
+    std::fs::write(demo.join("postgres/PG_VERSION"), "9\n").unwrap();
+    start_afresh("was made by PostgreSQL 9");
+    let kept = std::fs::read_to_string(aside.join("postgres/PG_VERSION")).unwrap();
+    assert_eq!(kept, "9\n", "in place of what was put aside before, of {version}");
 }
 
-/// Leaves a database of which one migration had another text when it was applied.
-async fn change_a_migration(data_dir: &Path) {
+#[tokio::test]
+async fn the_demo_puts_nothing_aside_for_a_database_that_was_named() {
+    let app = App::spawn().await;
+    change_a_migration(&mut app.pool.acquire().await.unwrap()).await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["demo", "demo.old"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("mine"), name).unwrap();
+    }
+    let environment = [
+        ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
+        ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+    ];
+    let refused = tollgate(&["demo", "--once", "--database-url", &app.database_url], &environment);
+    assert!(stderr(&refused).contains("has been modified"), "{}", stderr(&refused));
+    for name in ["demo", "demo.old"] {
+        let kept = std::fs::read_to_string(folder.path().join(name).join("mine")).unwrap();
+        assert_eq!(kept, name);
+    }
+    app.stop().await;
+}
+
+async fn make_a_database_of_another_build(data_dir: &Path) {
     let options = embedded::Options { data_dir: data_dir.to_owned(), bin_dir: None, port: None };
     let server = Postgres::start(&options).await.unwrap();
     let mut connection = server.connection().options().connect().await.unwrap();
-    tollgate::store::migrations::run(&mut connection).await.unwrap();
-    connection
-        .execute("UPDATE tollgate.migrations SET checksum = '\\x00' WHERE version = 3")
-        .await
-        .unwrap();
+    migrations::run(&mut connection).await.unwrap();
+    change_a_migration(&mut connection).await;
     server.stop().await.unwrap();
+}
+
+/// Has it look as if one migration had had another text when it was applied.
+async fn change_a_migration(connection: &mut PgConnection) {
+    let sql = "UPDATE tollgate.migrations SET checksum = '\\x00' WHERE version = 3";
+    sqlx::query(sql).execute(connection).await.unwrap();
 }
 
 fn sample_events() -> usize {

@@ -9,17 +9,29 @@ use crate::receiver::{Receiver, Reply};
 use crate::scene::{ask, push_to, record, run, until, until_settled};
 use crate::support::{App, event};
 
-/// Transactions in this database up to now; known to the server within a second of each.
+/// Transactions in this database that the server knows of.
 async fn transactions(pool: &PgPool) -> i64 {
     let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
     ask(pool, sql).await.parse().unwrap()
 }
 
-/// Transactions within two seconds. Maintenance, health and looks for targets make a few.
-async fn transactions_in_2_s(pool: &PgPool) -> i64 {
-    let before = transactions(pool).await;
-    sleep(Duration::from_secs(2)).await;
-    transactions(pool).await - before
+/// Within two seconds. Maintenance, health and looks for targets make a few.
+const FEW: i64 = 80;
+
+/// Fails if more than a few transactions are made, over and over: the server learns of them a second
+/// late and more, so that what was done before may still be counted at first.
+async fn assert_idle(pool: &PgPool) {
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let before = transactions(pool).await;
+        sleep(Duration::from_secs(2)).await;
+        let now = transactions(pool).await - before;
+        if now < FEW {
+            return;
+        }
+        made.push(now);
+    }
+    panic!("{made:?} transactions within 2 s each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,8 +41,7 @@ async fn an_idle_consumer_with_a_rate_is_idle() {
     push_to(&app.pool, &receiver, "", ", rate => 500, burst => 5").await;
     record(&app.pool, 0, 20, 20).await;
     until_settled(&app.pool).await;
-    let work = transactions_in_2_s(&app.pool).await;
-    assert!(work < 80, "{work} transactions in 2 s");
+    assert_idle(&app.pool).await;
     app.stop().await;
 }
 
@@ -41,15 +52,15 @@ async fn a_retry_that_waits_for_its_object_is_idle() {
     let receiver = Receiver::start().await;
     receiver.answer(|request| match request.event.as_str() {
         "evt_0" => Reply::status(500),
-        _ => Reply::status(200).after(Duration::from_secs(3)),
+        // Longer than is looked.
+        _ => Reply::status(200).after(Duration::from_secs(7)),
     });
     push_to(&app.pool, &receiver, ", ordering => 'object', max_attempts => 1", "").await;
     record(&app.pool, 0, 2, 1).await;
     receiver.until("the second under way", |requests| requests.len() == 2).await;
     receiver.answer(|_| Reply::status(200));
     run(&app.pool, "SELECT tollgate.retry_dead_letters('app')").await;
-    let work = transactions_in_2_s(&app.pool).await;
-    assert!(work < 80, "{work} transactions in 2 s");
+    assert_idle(&app.pool).await;
     until_settled(&app.pool).await;
     let events: Vec<_> = receiver.requests().into_iter().map(|request| request.event).collect();
     assert_eq!(events, ["evt_0", "evt_1", "evt_0"]);
