@@ -25,7 +25,9 @@ BEGIN
                        unclear || array_agg(f.at) FILTER (WHERE f.verdict = 'unclear')
                 INTO _there, _lower, _same, tied, unclear
                 FROM (SELECT n.at,
-                             CASE WHEN t.as_of_event = _as_of_event[n.at] OR _crowd[n.at] > 1 THEN 'done'
+                             CASE WHEN t.as_of_event = _as_of_event[n.at] THEN 'done'
+                                  -- Several of the batch are to be settled first; but they may have a say in what stands higher.
+                                  WHEN _crowd[n.at] > 1 AND (t.incarnation, t.phase, t.as_of) <= (_incarnation[n.at], _phase[n.at], _as_of[n.at]) THEN 'done'
                                   WHEN (t.incarnation, t.phase, t.as_of) < (_incarnation[n.at], _phase[n.at], _as_of[n.at]) THEN 'lower'
                                   WHEN (t.incarnation, t.phase, t.as_of) = (_incarnation[n.at], _phase[n.at], _as_of[n.at]) THEN
                                        CASE WHEN t.order_basis IN ('unique', 'same') AND NOT t.rests_on_base AND t.object = _object[n.at]::jsonb

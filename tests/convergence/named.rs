@@ -207,22 +207,14 @@ async fn three_events_of_an_invoice_in_one_second() {
     assert_eq!((row.object["status"].as_str(), row.order_basis.as_str()), (Some("paid"), "rank"));
 }
 
-/// Two that tie, in one batch, after a newer one: they are settled between themselves, and must
-/// not displace it.
-#[tokio::test]
-async fn twins_that_arrive_together_do_not_displace_a_newer_event() {
-    let app = App::spawn_with(&[("http_workers", "1")]).await;
-    let newer = event("evt_9", "customer.subscription.updated", 200, &subscription("active"), None);
-    app.deliver(newer).await;
+/// Delivers two bodies so that one batch takes both, to a gateway with one writer.
+async fn deliver_together(app: &App, twins: &[String; 2]) {
     let mut lock = app.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE tollgate.event_log IN EXCLUSIVE MODE")
         .execute(&mut *lock)
         .await
         .unwrap();
     let other = r#"{"id":"evt_0","object":"event","type":"x","created":1}"#;
-    let twins = [("evt_1", "incomplete"), ("evt_2", "past_due")].map(|(id, status)| {
-        event(id, "customer.subscription.updated", 100, &subscription(status), None)
-    });
     let release = async {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         lock.rollback().await.unwrap();
@@ -234,10 +226,57 @@ async fn twins_that_arrive_together_do_not_displace_a_newer_event() {
     };
     let (first, (one, two), ()) = tokio::join!(app.deliver(other), later, release);
     assert_eq!([first.status, one.status, two.status], [200; 3]);
+}
+
+/// Two that tie, in one batch, after newer ones; the row that is left. `rebuild` must agree.
+async fn twins_after(newer: &[String], twins: &[String; 2]) -> TableRow {
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
+    for body in newer {
+        assert_eq!(app.deliver(body).await.status, 200);
+    }
+    deliver_together(&app, twins).await;
     let (_, row) = only_row(&app).await;
-    assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_9", "unique"));
     assert_eq!(rebuild(&app).await, 0);
     app.stop().await;
+    row
+}
+
+/// They are settled between themselves, and must not displace it.
+#[tokio::test]
+async fn twins_that_arrive_together_do_not_displace_a_newer_event() {
+    let newer = event("evt_9", "customer.subscription.updated", 200, &subscription("active"), None);
+    let twins = [("evt_1", "incomplete"), ("evt_2", "past_due")].map(|(id, status)| {
+        event(id, "customer.subscription.updated", 100, &subscription(status), None)
+    });
+    let row = twins_after(&[newer], &twins).await;
+    assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_9", "unique"));
+}
+
+/// Nor may they be left out where they have a say in it.
+#[tokio::test]
+async fn twins_that_arrive_together_lend_their_links_to_a_newer_event() {
+    let old = |status: &str| json!({"id": "in_1", "object": "invoice", "status": status, "payment_intent": "pi_9", "charge": "ch_9"});
+    let new = json!({"id": "in_1", "object": "invoice", "status": "paid"});
+    let newer = event("evt_9", "invoice.updated", 200, &new, None)
+        .replace("2024-06-20", "2025-03-31.basil");
+    let twins = [("evt_1", "invoice.finalized"), ("evt_2", "invoice.payment_failed")]
+        .map(|(id, kind)| event(id, kind, 100, &old(kind), None));
+    let row = twins_after(&[newer], &twins).await;
+    assert_eq!(row.as_of_event, "evt_9");
+    assert_eq!(row.links, json!({"payment_intent": "pi_9", "charge": "ch_9"}));
+}
+
+#[tokio::test]
+async fn twins_that_arrive_together_are_the_base_of_a_newer_circuit() {
+    let plan = |nickname: &str| json!({"id": "gold", "object": "plan", "created": 50, "nickname": nickname});
+    let updated = |id: &str, created: i64, to: &str, from: &str| {
+        let from = Some(json!({"nickname": from}));
+        event(id, "plan.updated", created, &plan(to), from)
+    };
+    let newer = [updated("evt_8", 200, "b", "a"), updated("evt_7", 200, "a", "b")];
+    let twins = [updated("evt_1", 100, "z", "y"), updated("evt_2", 100, "a", "z")];
+    let row = twins_after(&newer, &twins).await;
+    assert_eq!((row.as_of_event.as_str(), row.order_basis.as_str()), ("evt_7", "chain"));
 }
 
 #[tokio::test]
