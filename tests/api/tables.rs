@@ -257,3 +257,45 @@ async fn views_give_the_numbers_that_a_person_would() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_payment_under_way_has_not_failed() {
+    let app = App::spawn().await;
+    let invoice = r#"{"id":"in_1","object":"invoice","status":"open","attempt_count":1,"amount_due":500,"currency":"eur",
+        "payment_intent":"pi_1"}"#;
+    show(&app, 1, "invoice.updated", invoice).await;
+    let payment = r#"{"id":"pi_1","object":"payment_intent","status":"processing","amount":500,"currency":"eur","invoice":"in_1"}"#;
+    show(&app, 2, "payment_intent.processing", payment).await;
+    let failed = "SELECT id, amount FROM stripe.failed_payments";
+    assert!(answers(&app, failed).await.is_empty(), "a direct debit takes days");
+    let refused = payment.replace("processing", "requires_payment_method");
+    show(&app, 3, "payment_intent.payment_failed", &refused).await;
+    assert_eq!(answers(&app, failed).await, ["(in_1,500)"]);
+}
+
+#[tokio::test]
+async fn revenue_knows_packages_and_discounts_of_every_time() {
+    let app = App::spawn().await;
+    let subscribed = |id: &str, currency: &str, item: &str, coupon: &str| {
+        format!(
+            r#"{{"id":"{id}","object":"subscription","status":"active","currency":"{currency}",
+            "discount":{{"coupon":{coupon}}},
+            "items":{{"data":[{{"id":"si_{id}","quantity":1000,"plan":{{"id":"p","interval":"month","interval_count":1,
+            "usage_type":"licensed","currency":"{currency}","amount":100{item}}}}}]}}}}"#
+        )
+    };
+    let packages = r#","transform_usage":{"divide_by":100,"round":"up"}"#;
+    let third = r#"{"id":"c","duration":"forever","percent_off":33,"percent_off_precise":33.33}"#;
+    let dollars = r#"{"id":"d","duration":"forever","amount_off":500,"currency":"usd"}"#;
+    show(&app, 1, "customer.subscription.created", &subscribed("sub_1", "gbp", packages, third))
+        .await;
+    show(&app, 2, "customer.subscription.created", &subscribed("sub_2", "eur", "", dollars)).await;
+    show(&app, 3, "customer.subscription.created", &subscribed("sub_3", "usd", "", dollars)).await;
+    let mrr = "SELECT currency, mrr, gross, uncertain FROM stripe.mrr ORDER BY currency";
+    assert_eq!(
+        answers(&app, mrr).await,
+        ["(eur,100000,100000,1)", "(gbp,667,1000,0)", "(usd,99500,100000,0)"]
+    );
+    show(&app, 4, "coupon.created", &third.replace('{', r#"{"object":"coupon","#)).await;
+    assert_eq!(answers(&app, "SELECT id, percent_off FROM stripe.coupons").await, ["(c,33.33)"]);
+}
