@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use super::StoreError;
 use super::connect::{Transaction, WriterConnection};
 use super::events::NewEvent;
-use super::objects::{self, Crowd, ObjectKey};
+use super::objects::{self, Crowd, ObjectKey, ObjectRow};
 use super::projections::{self, Target};
 
 /// Events read at once.
@@ -43,12 +43,22 @@ impl From<sqlx::Error> for RebuildError {
     }
 }
 
-/// Rebuilds one table, or all; returns for each how many rows were not as they should be.
+/// What a rebuild did.
+#[derive(Debug, Default)]
+pub struct Rebuilt {
+    /// For each table, how many rows were not as they should be.
+    pub changed: Vec<(String, i64)>,
+    /// Objects of which no table can hold every state that the log has. Their rows are what the other
+    /// states make of them.
+    pub left_out: BTreeSet<ObjectKey>,
+}
+
+/// Rebuilds one table, or all.
 pub async fn rebuild(
     connection: &mut WriterConnection,
     only: Option<&str>,
     mut progress: impl FnMut(Progress),
-) -> Result<Vec<(String, i64)>, RebuildError> {
+) -> Result<Rebuilt, RebuildError> {
     let plain = connection.plain();
     let tables = tables(plain, only).await?;
     let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
@@ -60,7 +70,12 @@ pub async fn rebuild(
     }
     sqlx::query("SELECT tollgate.begin_rebuild()").execute(&mut *plain).await?;
     let end = last_position(plain).await?;
-    let mut filling = Filling { tables: &tables, position: 0, undecided: BTreeSet::new() };
+    let mut filling = Filling {
+        tables: &tables,
+        position: 0,
+        undecided: BTreeSet::new(),
+        left_out: BTreeSet::new(),
+    };
     loop {
         let mut transaction = connection.begin().await?;
         let read = filling.page(&mut transaction).await?;
@@ -71,12 +86,16 @@ pub async fn rebuild(
             break;
         }
     }
-    filling.decide(connection).await?;
+    for key in std::mem::take(&mut filling.undecided) {
+        let mut transaction = connection.begin().await?;
+        filling.decide(&mut transaction, key).await?;
+        transaction.commit().await?;
+    }
     let changed = swap(connection, &mut filling).await?;
     let plain = connection.plain();
     sqlx::query("DROP SCHEMA tollgate_rebuild CASCADE").execute(&mut *plain).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(plain).await?;
-    Ok(changed)
+    Ok(Rebuilt { changed, left_out: filling.left_out })
 }
 
 async fn tables(
@@ -103,6 +122,7 @@ struct Filling<'a> {
     tables: &'a [String],
     position: i64,
     undecided: BTreeSet<ObjectKey>,
+    left_out: BTreeSet<ObjectKey>,
 }
 
 impl Filling<'_> {
@@ -123,7 +143,7 @@ impl Filling<'_> {
         let batch: Vec<&NewEvent> = events.iter().collect();
         let mut rows = objects::fold(&batch);
         rows.retain(|row| self.tables.iter().any(|table| table == row.key.table));
-        let left = projections::write_objects(transaction, Target::Copies, &rows).await?;
+        let left = self.write(transaction, &rows).await?;
         let unclear = rows.iter().filter(|row| row.crowd >= Crowd::Tied);
         self.undecided.extend(unclear.map(|row| row.key.clone()));
         self.undecided
@@ -131,14 +151,64 @@ impl Filling<'_> {
         Ok(page.len())
     }
 
-    /// Settles by the log what tied, each object once.
-    async fn decide(&mut self, connection: &mut WriterConnection) -> Result<(), StoreError> {
-        for key in std::mem::take(&mut self.undecided) {
-            let mut transaction = connection.begin().await?;
-            projections::decide_into(&mut transaction, Target::Copies, &key).await?;
-            transaction.commit().await?;
+    /// Writes the rows, as in ingest without those that no table can hold; which of them are undecided.
+    async fn write(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        rows: &[ObjectRow<'_>],
+    ) -> Result<Vec<usize>, StoreError> {
+        let all = async |transaction: &mut Transaction<'_>| {
+            projections::write_objects(transaction, Target::Copies, rows).await
+        };
+        if let Some(left) = attempt(transaction, all).await? {
+            return Ok(left);
+        }
+        let mut undecided = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            let one = async |transaction: &mut Transaction<'_>| {
+                let row = std::slice::from_ref(row);
+                projections::write_objects(transaction, Target::Copies, row).await
+            };
+            match attempt(transaction, one).await? {
+                Some(left) => undecided.extend(left.first().map(|_| at)),
+                None => drop(self.left_out.insert(row.key.clone())),
+            }
+        }
+        Ok(undecided)
+    }
+
+    /// Settles by the log an object of which events tied.
+    async fn decide(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        key: ObjectKey,
+    ) -> Result<(), StoreError> {
+        let decide = async |transaction: &mut Transaction<'_>| {
+            projections::decide_into(transaction, Target::Copies, &key).await
+        };
+        if attempt(transaction, decide).await?.is_none() {
+            self.left_out.insert(key);
         }
         Ok(())
+    }
+}
+
+/// Does what the database may refuse for what is in it; `None` if it does, and nothing is done then.
+async fn attempt<T>(
+    transaction: &mut Transaction<'_>,
+    work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    transaction.save(None).await?;
+    match work(transaction).await {
+        Ok(done) => {
+            transaction.keep().await?;
+            Ok(Some(done))
+        }
+        Err(error) if error.is_about_statement() => {
+            transaction.undo().await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -155,8 +225,10 @@ async fn swap(
     }
     while filling.page(&mut transaction).await? > 0 {}
     for key in std::mem::take(&mut filling.undecided) {
-        projections::decide_into(&mut transaction, Target::Copies, &key).await?;
+        filling.decide(&mut transaction, key).await?;
     }
+    // Steps in savepoints have a limit again.
+    transaction.unlimited().await?;
     let mut changed = Vec::new();
     for table in filling.tables {
         let statement = sqlx::query("SELECT tollgate.finish_rebuild($1)").bind(table);

@@ -19,6 +19,8 @@ use serde_json::Value;
 use sqlx::{PgPool, Row};
 
 use support::App;
+use tollgate::store::connect::{Database, Route};
+use tollgate::store::rebuild::Rebuilt;
 
 /// What identifies a row: table, account, livemode, object type, id.
 pub type Key = (String, String, bool, String, String);
@@ -96,10 +98,13 @@ pub async fn gateway() -> App {
 
 /// Rebuilds all tables from the log; returns how many rows were not as they should be.
 pub async fn rebuild(app: &App) -> i64 {
-    use tollgate::store::connect::{Database, Route};
+    rebuilt(app).await.changed.iter().map(|(_, rows)| rows).sum()
+}
+
+/// Rebuilds all tables from the log.
+pub async fn rebuilt(app: &App) -> Rebuilt {
     let database = Database::new(app.database_url.parse().unwrap(), Route::Direct);
     let limit = std::time::Duration::from_mins(1);
     let mut connection = database.connect_writer(limit).await.unwrap();
-    let changed = tollgate::store::rebuild::rebuild(&mut connection, None, |_| {}).await.unwrap();
-    changed.iter().map(|(_, rows)| rows).sum()
+    tollgate::store::rebuild::rebuild(&mut connection, None, |_| {}).await.unwrap()
 }

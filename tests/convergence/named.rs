@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::App;
-use crate::{Key, TableRow, gateway, rebuild, rows};
+use crate::{Key, TableRow, assert_equal, gateway, rebuild, rebuilt, rows};
 
 /// An event about an object.
 fn event(
@@ -305,4 +305,40 @@ async fn a_link_that_a_later_version_drops_is_kept() {
     assert_eq!(row.object["status"], "paid");
     assert_eq!(row.links, json!({"payment_intent": "pi_1", "charge": null}));
     assert!(row.text.contains("pi_1"), "a column says it");
+}
+
+#[tokio::test]
+async fn a_state_that_no_table_can_hold_stops_no_rebuild() {
+    let app = gateway().await;
+    let charge = |id: &str, x: &str| {
+        let charge = json!({"id": id, "object": "charge", "amount": 5, "x": "@"});
+        event(&format!("evt_{id}_{}", x.len()), "charge.updated", 100, &charge, None)
+            .replace(r#""@""#, x)
+    };
+    let deep = "[".repeat(20_000) + &"]".repeat(20_000);
+    let bodies = [
+        charge("ch_1", "1"),
+        charge("ch_2", "1e200000"),
+        charge("ch_3", &deep),
+        // Which of them is the newer one only the big number would tell.
+        charge("ch_4", "12"),
+        charge("ch_4", "1e200000"),
+        charge("ch_5", "3"),
+    ];
+    for body in bodies {
+        assert_eq!(app.deliver(body).await.status, 200);
+    }
+    let before = rows(&app.pool).await;
+    let ids: Vec<_> = before.keys().map(|(_, _, _, _, id)| id.as_str()).collect();
+    assert_eq!(ids, ["ch_1", "ch_4", "ch_5"]);
+    sqlx::query("UPDATE stripe.charges SET object = '{}' WHERE id = 'ch_5'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let done = rebuilt(&app).await;
+    let left_out: Vec<_> = done.left_out.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!(left_out, ["ch_2", "ch_3", "ch_4"]);
+    assert_eq!(done.changed.iter().map(|(_, rows)| rows).sum::<i64>(), 1);
+    assert_equal(&rows(&app.pool).await, &before, "rebuilt");
+    app.stop().await;
 }
