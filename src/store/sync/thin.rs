@@ -1,9 +1,9 @@
 //! Thin events, which name an object and do not show it: a consumer of the gateway's own, from which
 //! they are claimed one batch at a time, with retries and dead letters like any consumer's.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 
@@ -49,27 +49,37 @@ pub struct Thin {
 
 /// Claims some.
 pub async fn claim(pool: &PgPool, livemode: bool, most: i32) -> Result<Vec<Thin>, StoreError> {
-    let rows = within(pool, LIMIT, async |connection| {
-        sqlx::query(
-            r#"SELECT c.claim, c."position", c.event_id, c.attempt, e.raw
-               FROM tollgate.claim($1, $2, bodies => false) c JOIN tollgate.events e ON e."position" = c."position""#,
+    let (claimed, bodies) = within(pool, LIMIT, async |connection| {
+        let claimed = sqlx::query(
+            r#"SELECT claim, "position", event_id, attempt FROM tollgate.claim($1, $2, bodies => false)"#,
         )
         .bind(consumer(livemode))
         .bind(most)
+        .fetch_all(&mut *connection)
+        .await?;
+        let positions: Vec<i64> =
+            claimed.iter().map(|row| row.try_get("position")).collect::<Result<_, _>>()?;
+        // In a statement of its own: the one that claims does not see what was committed since it
+        // began, and claims that, too.
+        let bodies = sqlx::query_as::<_, (i64, Vec<u8>)>(
+            r#"SELECT "position", raw FROM tollgate.events WHERE "position" = ANY ($1)"#,
+        )
+        .bind(positions)
         .fetch_all(connection)
-        .await
+        .await?;
+        Ok((claimed, bodies))
     })
     .await?;
-    let thin = |row: &PgRow| -> Result<Thin, sqlx::Error> {
-        Ok(Thin {
-            claim: row.try_get("claim")?,
-            position: row.try_get("position")?,
-            event_id: row.try_get("event_id")?,
-            attempt: row.try_get("attempt")?,
-            raw: row.try_get("raw")?,
-        })
-    };
-    Ok(rows.iter().map(thin).collect::<Result<_, _>>()?)
+    let mut bodies: HashMap<i64, Vec<u8>> = bodies.into_iter().collect();
+    let mut thin = Vec::with_capacity(claimed.len());
+    for row in &claimed {
+        let position = row.try_get("position")?;
+        if let Some(raw) = bodies.remove(&position) {
+            let (claim, event_id) = (row.try_get("claim")?, row.try_get("event_id")?);
+            thin.push(Thin { claim, position, event_id, attempt: row.try_get("attempt")?, raw });
+        }
+    }
+    Ok(thin)
 }
 
 /// Is done with one.
