@@ -41,15 +41,28 @@ fn postmaster(data_dir: &std::path::Path) -> Pid {
     Pid::from_raw(file.lines().next().unwrap().trim().parse().unwrap())
 }
 
-/// One of the gateway's connections, as seen from the server.
+/// One of the gateway's connections, as seen from the server. Waits for that: when it was killed, its
+/// backends may go on for a while and acknowledge, before another is up.
 async fn a_backend(data_dir: &std::path::Path) -> Pid {
-    let url = embedded::running(data_dir).expect("the database runs").url();
-    let mut admin = PgConnection::connect(&url).await.unwrap();
+    let found = async {
+        loop {
+            if let Some(pid) = look_for_backend(data_dir).await {
+                return Pid::from_raw(pid);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), found).await.expect("the database runs")
+}
+
+async fn look_for_backend(data_dir: &std::path::Path) -> Option<i32> {
+    let url = embedded::running(data_dir)?.url();
+    let mut admin = PgConnection::connect(&url).await.ok()?;
     let pid = sqlx::query_scalar(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'tollgate' AND pid <> pg_backend_pid()
          ORDER BY (query LIKE '%tollgate.%_events(%') DESC, random() LIMIT 1",
     );
-    Pid::from_raw(pid.fetch_one(&mut admin).await.unwrap())
+    pid.fetch_optional(&mut admin).await.ok()?
 }
 
 /// `pg_terminate_backend` of every gateway connection every 200 ms.
