@@ -147,20 +147,13 @@ async fn project(
     transaction: &mut Transaction<'_>,
     event: &NewEvent,
 ) -> Result<Result<(), String>, StoreError> {
-    transaction.save(None).await?;
-    let mut done = Ok(());
-    for row in objects::fold(&[event]) {
-        done = projections::restore(transaction, row).await;
-    }
-    match done {
-        Ok(()) => transaction.keep().await?,
-        Err(error) if error.is_about_statement() => {
-            transaction.undo().await?;
-            return Ok(Err(error.to_string()));
+    let restore = async |transaction: &mut Transaction<'_>| {
+        for row in objects::fold(&[event]) {
+            projections::restore(transaction, row).await?;
         }
-        Err(error) => return Err(error),
-    }
-    Ok(Ok(()))
+        Ok(())
+    };
+    Ok(transaction.attempt(restore).await?.map_err(|error| error.to_string()))
 }
 
 async fn keep(

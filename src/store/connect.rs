@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::StoreError;
 use super::handlers::{self, Registered};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
@@ -231,6 +232,22 @@ impl Transaction<'_> {
     /// Undoes what was done since `save`, an error included.
     pub async fn undo(&mut self) -> Result<(), sqlx::Error> {
         self.run("ROLLBACK TO step; RELEASE step".to_owned()).await
+    }
+
+    /// Does what the server may refuse for what is asked, in a savepoint. The inner error is such a
+    /// refusal, and what was done is undone then; after the outer one the transaction is lost.
+    pub async fn attempt<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<Result<T, StoreError>, StoreError> {
+        self.save(None).await?;
+        let done = work(self).await;
+        match &done {
+            Ok(_) => self.keep().await?,
+            Err(error) if error.is_about_statement() => self.undo().await?,
+            Err(_) => return done.map(Ok),
+        }
+        Ok(done)
     }
 
     pub async fn commit(self) -> Result<(), sqlx::Error> {

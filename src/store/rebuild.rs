@@ -160,7 +160,7 @@ impl Filling<'_> {
         let all = async |transaction: &mut Transaction<'_>| {
             projections::write_objects(transaction, Target::Copies, rows).await
         };
-        if let Some(left) = attempt(transaction, all).await? {
+        if let Ok(left) = transaction.attempt(all).await? {
             return Ok(left);
         }
         let mut undecided = Vec::new();
@@ -169,9 +169,9 @@ impl Filling<'_> {
                 let row = std::slice::from_ref(row);
                 projections::write_objects(transaction, Target::Copies, row).await
             };
-            match attempt(transaction, one).await? {
-                Some(left) => undecided.extend(left.first().map(|_| at)),
-                None => drop(self.left_out.insert(row.key.clone())),
+            match transaction.attempt(one).await? {
+                Ok(left) => undecided.extend(left.first().map(|_| at)),
+                Err(_) => drop(self.left_out.insert(row.key.clone())),
             }
         }
         Ok(undecided)
@@ -186,29 +186,10 @@ impl Filling<'_> {
         let decide = async |transaction: &mut Transaction<'_>| {
             projections::decide_into(transaction, Target::Copies, &key).await
         };
-        if attempt(transaction, decide).await?.is_none() {
+        if transaction.attempt(decide).await?.is_err() {
             self.left_out.insert(key);
         }
         Ok(())
-    }
-}
-
-/// Does what the database may refuse for what is in it; `None` if it does, and nothing is done then.
-async fn attempt<T>(
-    transaction: &mut Transaction<'_>,
-    work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
-    transaction.save(None).await?;
-    match work(transaction).await {
-        Ok(done) => {
-            transaction.keep().await?;
-            Ok(Some(done))
-        }
-        Err(error) if error.is_about_statement() => {
-            transaction.undo().await?;
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 
