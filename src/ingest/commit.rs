@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::interrupted::Interrupted;
 use super::recent::Recent;
 use super::traffic::Traffic;
 use crate::store::connect::{Transaction, WriterConnection};
@@ -17,6 +19,7 @@ use crate::store::hooks::{Handler, Hooks};
 use crate::store::objects::{self, Crowd, ObjectRow};
 use crate::store::projections::{self, Decision, Written};
 use crate::store::{Fault, StoreError};
+use crate::stripe::event::EventId;
 use crate::stripe::order::Basis;
 
 /// The share of an attempt's time that handlers may take; what is left then is put off.
@@ -49,6 +52,12 @@ pub enum CommitError {
     /// A handler let the transaction fail after its call.
     #[error("after the handlers: {0}")]
     Spoiled(String),
+    /// The connection was lost while a handler ran.
+    #[error("while handler {handler} ran with {}: {error}", .event.1)]
+    Interrupted { handler: String, event: (OffsetDateTime, EventId), error: StoreError },
+    /// Handlers that reject had no time left after so many events.
+    #[error("handlers took all the time for {fits} events")]
+    TooMany { fits: usize },
 }
 
 impl From<sqlx::Error> for CommitError {
@@ -65,12 +74,13 @@ pub struct Committer {
     /// Whether events tied though nothing of it was known: then other gateways write to the same
     /// objects, and the next batch is not tried in one step.
     surprised: bool,
+    interrupted: Interrupted,
 }
 
 impl Committer {
     pub fn new(options: Arc<CommitOptions>) -> Self {
         let registered = Registered { generation: -1, handlers: Vec::new() };
-        Self { options, registered, surprised: false }
+        Self { options, registered, surprised: false, interrupted: Interrupted::default() }
     }
 
     /// Commits `batch`, whose events are distinct and sorted by key; returns the new ones.
@@ -109,9 +119,15 @@ impl Committer {
                 Err(CommitError::Spoiled(why)) if batch.len() == 1 && plan.parked.is_none() => {
                     plan.parked = Some(why);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let CommitError::Interrupted { handler, event, .. } = &error {
+                        self.interrupted.note(handler, event);
+                    }
+                    return Err(error);
+                }
                 Ok(Done { recorded, needed, noted }) => {
                     self.surprised &= needed;
+                    self.interrupted.forget();
                     noted.count(&self.options.traffic);
                     return Ok(recorded);
                 }
@@ -241,14 +257,25 @@ impl<'a> Steps<'a> {
         new: &[&'a NewEvent],
     ) -> Result<(), CommitError> {
         let Committer { options, registered, .. } = self.committer;
-        for event in new {
+        for (at, event) in new.iter().enumerate() {
             for handler in Handler::all(registered, &options.hooks) {
-                if handler.wants(&event.envelope.event_type) {
-                    self.call(transaction, event, handler).await?;
+                if !handler.wants(&event.envelope.event_type) {
+                    continue;
                 }
+                let rejects = handler.policy() == Policy::Reject;
+                if rejects && self.batch.len() > 1 && self.time_left() < LEAST_TIME {
+                    return Err(CommitError::TooMany { fits: at });
+                }
+                self.call(transaction, event, handler).await?;
             }
         }
         Ok(())
+    }
+
+    /// How much of the time for handlers is left.
+    fn time_left(&self) -> Duration {
+        let share = self.committer.options.limit.mul_f64(HANDLERS_SHARE);
+        share.saturating_sub(self.started.elapsed())
     }
 
     async fn call(
@@ -257,18 +284,22 @@ impl<'a> Steps<'a> {
         event: &NewEvent,
         handler: Handler<'_>,
     ) -> Result<(), CommitError> {
-        let share = self.committer.options.limit.mul_f64(HANDLERS_SHARE);
-        let left = share.saturating_sub(self.started.elapsed());
+        let left = self.time_left();
         let stage = || Stage::Handler(handler.name().to_owned());
         if left.is_zero() && handler.policy() == Policy::Park {
             let why = "put off: the handlers before it took all the time".to_owned();
             return self.keep_failure(transaction, event, stage(), why, 0, true).await;
         }
-        let failed = match &self.plan.parked {
-            Some(why) => Err(why.clone()),
+        let spared = self.plan.parked.clone();
+        let spared = spared.or_else(|| self.committer.interrupted.tell(handler, event));
+        let failed = match spared {
+            Some(why) => Err(why),
             None => {
-                let limit = left.max(LEAST_TIME);
-                handler.call(transaction, event, limit).await?
+                handler.call(transaction, event, left.max(LEAST_TIME)).await.map_err(|error| {
+                    let (created, id) = event.key();
+                    let event = (created, id.to_owned());
+                    CommitError::Interrupted { handler: handler.name().to_owned(), event, error }
+                })?
             }
         };
         let Err(reason) = failed else {

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod endpoint;
 pub mod error;
 pub mod handler;
+mod interrupted;
 pub mod lanes;
 pub mod queue;
 pub mod recent;

@@ -45,8 +45,10 @@ pub struct Writer {
 enum GivenUp {
     /// The values were refused; the message says why.
     Refused(String),
-    /// A handler refused them.
+    /// A handler refused one of them.
     Rejected,
+    /// There was no time to ask handlers about more than so many of them.
+    TooMany { fits: usize },
     /// The deadline passed.
     Late,
 }
@@ -57,7 +59,16 @@ impl GivenUp {
         match self {
             Self::Refused(why) => ("refused", why),
             Self::Rejected => ("rejected", "a handler refused an event"),
+            Self::TooMany { .. } => ("too_many", "the handlers took too long for so many events"),
             Self::Late => ("late", "the database did not take the batch in time"),
+        }
+    }
+
+    /// How many of the events may be tried together next.
+    fn fits(&self) -> usize {
+        match self {
+            Self::TooMany { fits } => *fits,
+            Self::Refused(_) | Self::Rejected | Self::Late => 1,
         }
     }
 }
@@ -94,26 +105,23 @@ impl Writer {
         true
     }
 
-    /// Commits the events together; if the database refuses one of them, each by itself, so that
-    /// a poison event takes no neighbour down.
+    /// Commits the events together, or if that does not do, in parts: each by itself where one of
+    /// them is refused, so that a poison event takes no neighbour down.
     async fn commit(&mut self, submissions: Vec<Submission>) {
-        match self.append(&submissions).await {
-            Ok(positions) => answer_all(submissions, positions),
-            Err(GivenUp::Late) => submissions.into_iter().for_each(Submission::come_back),
-            Err(GivenUp::Refused(_) | GivenUp::Rejected) => {
-                for submission in submissions {
-                    self.commit_alone(submission).await;
+        let mut parts = vec![submissions];
+        while let Some(mut part) = parts.pop() {
+            match self.append(&part).await {
+                Ok(positions) => answer_all(part, positions),
+                Err(GivenUp::Late) => part.into_iter().for_each(Submission::come_back),
+                Err(given_up) if part.len() > 1 => parts.extend(split(part, given_up.fits())),
+                Err(given_up) => {
+                    let Some(lone) = part.pop() else { continue };
+                    match given_up {
+                        GivenUp::Refused(why) => self.set_aside(lone, why).await,
+                        _ => lone.answer(Err(NotWritten::Rejected)),
+                    }
                 }
             }
-        }
-    }
-
-    async fn commit_alone(&mut self, submission: Submission) {
-        match self.append(std::slice::from_ref(&submission)).await {
-            Ok(positions) => answer_all(vec![submission], positions),
-            Err(GivenUp::Late) => submission.come_back(),
-            Err(GivenUp::Refused(why)) => self.set_aside(submission, why).await,
-            Err(GivenUp::Rejected) => submission.answer(Err(NotWritten::Rejected)),
         }
     }
 
@@ -199,7 +207,8 @@ impl Writer {
                 CommitError::Store(error) if error.fault() == Fault::Data => {
                     return Err(GivenUp::Refused(error.to_string()));
                 }
-                CommitError::Store(_) => {}
+                CommitError::TooMany { fits } => return Err(GivenUp::TooMany { fits }),
+                CommitError::Store(_) | CommitError::Interrupted { .. } => {}
             }
             if Instant::now() + pause >= deadline {
                 tracing::error!(%error, "the database did not take a batch in time");
@@ -233,12 +242,18 @@ impl Writer {
             Ok(finished) => finished.map_err(StoreError::Database)?,
             Err(_) => return Err(StoreError::TimedOut.into()),
         };
-        // After any other error its state is unknown, and a new one costs little.
-        let sound = match &done {
-            Ok(_) | Err(CommitError::Rejected { .. } | CommitError::Spoiled(_)) => true,
-            Err(CommitError::Store(error)) => error.fault() != Fault::Transient,
+        // After some errors its state is unknown, and a new one costs little.
+        let lost = match &done {
+            Err(CommitError::Store(error)) => error.fault() == Fault::Transient,
+            Err(CommitError::Interrupted { .. }) => true,
+            Err(
+                CommitError::Rejected { .. }
+                | CommitError::Spoiled(_)
+                | CommitError::TooMany { .. },
+            )
+            | Ok(_) => false,
         };
-        if sound {
+        if !lost {
             self.connection = Some(connection);
         }
         done
@@ -278,6 +293,19 @@ impl Statement<'_> {
 
 /// The positions of new events, by key.
 type Positions = BTreeMap<(time::OffsetDateTime, String), i64>;
+
+/// Parts of at most `size`, and smaller than the whole; the first one comes last.
+fn split(mut whole: Vec<Submission>, size: usize) -> Vec<Vec<Submission>> {
+    let size = size.min(whole.len() - 1).max(1);
+    let mut parts = Vec::new();
+    while whole.len() > size {
+        let rest = whole.split_off(size);
+        parts.push(std::mem::replace(&mut whole, rest));
+    }
+    parts.push(whole);
+    parts.reverse();
+    parts
+}
 
 fn event_of(submission: &Submission) -> Option<&NewEvent> {
     match &submission.work {

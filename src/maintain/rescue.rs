@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ingest::traffic::Traffic;
 use crate::store::connect::{Database, Transaction, WriterConnection};
 use crate::store::events::NewEvent;
-use crate::store::failures::{self, Due, Failed, Stage};
+use crate::store::failures::{self, Due, Stage};
 use crate::store::handlers::{self, Registered};
 use crate::store::hooks::{Handler, Hooks};
 use crate::store::{StoreError, objects, projections};
@@ -36,11 +36,20 @@ pub struct Rescue {
     hooks: Hooks,
     traffic: Arc<Traffic>,
     connection: Option<WriterConnection>,
+    /// The last attempt, if it failed and that is not written down yet.
+    failed: Option<FailedAttempt>,
+}
+
+#[derive(Debug)]
+struct FailedAttempt {
+    due: Due,
+    reason: String,
+    retry_in: Option<Duration>,
 }
 
 impl Rescue {
     pub fn new(database: Database, hooks: Hooks, traffic: Arc<Traffic>) -> Self {
-        Self { database, hooks, traffic, connection: None }
+        Self { database, hooks, traffic, connection: None, failed: None }
     }
 
     /// Looks again and again, until told to stop.
@@ -67,76 +76,133 @@ impl Rescue {
 
     /// Tries the failure that has been due for longest; false if none is.
     pub async fn run_once(&mut self) -> Result<bool, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.database.connect_writer(LIMIT).await?,
-        };
+        let mut connection = self.connect().await?;
+        // Left over if the database went away.
+        self.write_down(&mut connection).await?;
         let found = self.attempt(&mut connection).await?;
+        if let Tried::Lost = found {
+            connection = self.connect().await?;
+        }
+        self.write_down(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(found)
+        Ok(found != Tried::Nothing)
     }
 
-    async fn attempt(&self, connection: &mut WriterConnection) -> Result<bool, StoreError> {
+    async fn connect(&mut self) -> Result<WriterConnection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Ok(self.database.connect_writer(LIMIT).await?),
+        }
+    }
+
+    async fn attempt(&mut self, connection: &mut WriterConnection) -> Result<Tried, StoreError> {
         let mut transaction = connection.begin().await?;
         let registered = handlers::registered(transaction.connection()).await?;
         let names: Vec<_> = Handler::all(&registered, &self.hooks).map(Handler::name).collect();
         let Some(due) = failures::claim(&mut transaction, &names).await? else {
             transaction.commit().await?;
-            return Ok(false);
+            return Ok(Tried::Nothing);
         };
-        let (done, most) = self.redo(&mut transaction, &registered, &due).await?;
-        let mut failed = done.is_err();
-        match finish(transaction, &due, done, most).await {
-            // What the handler did fails only now, a deferred constraint say.
-            Err(error) if error.is_about_statement() => {
-                let transaction = connection.begin().await?;
-                finish(transaction, &due, Err(error.to_string()), most).await?;
-                failed = true;
-            }
-            finished => finished?,
-        }
-        if failed {
-            self.traffic.failed(&due.stage);
-        }
-        Ok(true)
+        let work = Work::of(&due, &registered, &self.hooks);
+        let (most, done) = (work.most(), work.redo(transaction, &due).await);
+        let (reason, tried) = match done {
+            Ok(Ok(())) => return Ok(Tried::Done),
+            Ok(Err(reason)) => (reason, Tried::Done),
+            // Counted all the same: what always ends like this would be tried for ever.
+            Err(error) => (error.to_string(), Tried::Lost),
+        };
+        let attempts = due.attempts.saturating_add(1);
+        let retry_in = (attempts < most).then(|| wait(attempts));
+        self.failed = Some(FailedAttempt { due, reason, retry_in });
+        Ok(tried)
     }
 
-    /// The inner result is the attempt's; with it comes how many attempts there are.
-    async fn redo(
-        &self,
-        transaction: &mut Transaction<'_>,
-        registered: &Registered,
-        due: &Due,
-    ) -> Result<(Result<(), String>, i32), StoreError> {
-        let Some(event) = &due.event else {
-            return Ok((Err("the event is not in the log any more".to_owned()), 0));
+    /// Writes down that the last attempt failed, in a transaction that the attempt cannot spoil.
+    async fn write_down(&mut self, connection: &mut WriterConnection) -> Result<(), StoreError> {
+        let Some(FailedAttempt { due, reason, retry_in }) = &self.failed else {
+            return Ok(());
         };
-        match &due.stage {
-            Stage::Projection => Ok((project(transaction, event).await?, PROJECTION_ATTEMPTS)),
-            Stage::Handler(name) => {
-                let handler =
-                    Handler::all(registered, &self.hooks).find(|handler| handler.name() == name);
-                let Some(handler) = handler else {
-                    return Ok((Err("the handler is not registered any more".to_owned()), 0));
-                };
-                let done = handler.call(transaction, event, LIMIT).await?;
-                Ok((done, handler.max_attempts()))
-            }
+        let mut transaction = connection.begin().await?;
+        failures::keep_again(&mut transaction, due, reason, *retry_in).await?;
+        transaction.commit().await?;
+        if retry_in.is_none() {
+            tracing::error!(
+                event_id = due.event_id,
+                stage = ?due.stage,
+                attempts = due.attempts + 1,
+                reason,
+                "given up; the event is in the log, the failure in tollgate.failures"
+            );
         }
+        self.traffic.failed(&due.stage);
+        self.failed = None;
+        Ok(())
     }
 }
 
-async fn finish(
-    mut transaction: Transaction<'_>,
-    due: &Due,
-    done: Result<(), String>,
-    most: i32,
-) -> Result<(), StoreError> {
-    match done {
-        Ok(()) => failures::forget(&mut transaction, due.failure).await?,
-        Err(reason) => keep(&mut transaction, due, reason, most).await?,
+/// What a look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// Nothing is due.
+    Nothing,
+    Done,
+    /// With it the connection was lost, or its state is unknown.
+    Lost,
+}
+
+/// What is to be done about a failure.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Project(&'a NewEvent),
+    Call(Handler<'a>, &'a NewEvent),
+    /// It is too late; the sentence says why.
+    Nothing(&'static str),
+}
+
+impl<'a> Work<'a> {
+    fn of(due: &'a Due, registered: &'a Registered, hooks: &'a Hooks) -> Self {
+        match (&due.event, &due.stage) {
+            (None, _) => Self::Nothing("the event is not in the log any more"),
+            (Some(event), Stage::Projection) => Self::Project(event),
+            (Some(event), Stage::Handler(name)) => {
+                let handler = Handler::all(registered, hooks).find(|one| one.name() == name);
+                handler.map_or(Self::Nothing("the handler is not registered any more"), |handler| {
+                    Self::Call(handler, event)
+                })
+            }
+        }
     }
-    Ok(transaction.commit().await?)
+
+    /// Attempts until it is given up.
+    fn most(self) -> i32 {
+        match self {
+            Self::Project(_) => PROJECTION_ATTEMPTS,
+            Self::Call(handler, _) => handler.max_attempts(),
+            Self::Nothing(_) => 0,
+        }
+    }
+
+    /// The inner error is the attempt's, the outer one the transaction's. Nothing is left of either.
+    async fn redo(
+        self,
+        mut transaction: Transaction<'_>,
+        due: &Due,
+    ) -> Result<Result<(), String>, StoreError> {
+        let done = match self {
+            Self::Project(event) => project(&mut transaction, event).await?,
+            Self::Call(handler, event) => handler.call(&mut transaction, event, LIMIT).await?,
+            Self::Nothing(why) => Err(why.to_owned()),
+        };
+        if done.is_err() {
+            return Ok(done);
+        }
+        failures::forget(&mut transaction, due.failure).await?;
+        match transaction.commit().await.map_err(StoreError::from) {
+            // What the handler did fails only now, a deferred constraint say.
+            Err(error) if error.is_about_statement() => Ok(Err(error.to_string())),
+            committed => committed.map(Ok),
+        }
+    }
 }
 
 fn continue_unless(stop: &CancellationToken) -> Option<Duration> {
@@ -154,35 +220,6 @@ async fn project(
         Ok(())
     };
     Ok(transaction.attempt(restore).await?.map_err(|error| error.to_string()))
-}
-
-async fn keep(
-    transaction: &mut Transaction<'_>,
-    due: &Due,
-    error: String,
-    most: i32,
-) -> Result<(), StoreError> {
-    let attempts = due.attempts.saturating_add(1);
-    let retry_in = (attempts < most).then(|| wait(attempts));
-    if retry_in.is_none() {
-        tracing::error!(
-            event_id = due.event_id,
-            stage = ?due.stage,
-            attempts,
-            reason = error,
-            "given up; the event is in the log, the failure in tollgate.failures"
-        );
-    }
-    let failed = Failed {
-        stage: due.stage.clone(),
-        created: due.created,
-        event_id: &due.event_id,
-        event_type: &due.event_type,
-        error,
-        attempts,
-        retry_in,
-    };
-    failures::keep(transaction, &failed).await
 }
 
 /// The wait after so many attempts.

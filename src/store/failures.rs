@@ -70,6 +70,26 @@ pub async fn keep(
     Ok(transaction.fetch(statement).await.map(drop)?)
 }
 
+/// Keeps what came of another attempt at `due`, unless somebody else was faster.
+pub async fn keep_again(
+    transaction: &mut Transaction<'_>,
+    due: &Due,
+    error: &str,
+    retry_in: Option<Duration>,
+) -> Result<(), StoreError> {
+    let statement = sqlx::query(
+        "UPDATE tollgate.failures SET
+             error = $3, attempts = attempts + 1, last_failed = clock_timestamp(),
+             next_attempt = clock_timestamp() + make_interval(secs => $4 * (0.8 + 0.4 * random()))
+         WHERE failure = $1 AND attempts = $2",
+    )
+    .bind(due.failure)
+    .bind(due.attempts)
+    .bind(error.replace('\0', "\u{fffd}"))
+    .bind(retry_in.map(|wait| wait.as_secs_f64()));
+    Ok(transaction.fetch(statement).await.map(drop)?)
+}
+
 /// A failure that is due, with the event it is about.
 #[derive(Clone, Debug)]
 pub struct Due {

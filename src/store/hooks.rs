@@ -21,7 +21,9 @@ use crate::stripe::event::Envelope;
 ///
 /// It runs in a savepoint: an error, or a panic, undoes what it did and nothing else. It may do
 /// whatever SQL can do inside a transaction; what it does elsewhere is not undone, and may happen
-/// again when the transaction is repeated. While it waits, so does every event behind it.
+/// again when the transaction is repeated. While it waits, so does every event behind it; one that
+/// does not come back within the time for a batch, a fifth of `TOLLGATE_WRITE_DEADLINE`, is dropped
+/// where it waits, and the transaction is repeated, the third time without it.
 pub trait EventHandler: Debug + Send + Sync {
     /// What failures call it. Unique; do not change it while failures of it are kept.
     fn name(&self) -> &str;
@@ -128,7 +130,10 @@ impl<'a> Handler<'a> {
         transaction.save(Some(self.timeout().min(limit))).await?;
         let done = match self {
             Self::Sql(handler) => handlers::call(transaction, &handler.function, event.key()).await,
-            Self::Rust(handler) => run(handler, transaction, event).await,
+            // Dropped half-way it leaves the connection in no known state.
+            Self::Rust(handler) => tokio::time::timeout(limit, run(handler, transaction, event))
+                .await
+                .unwrap_or(Err(StoreError::TimedOut)),
         };
         // Releasing can fail too: for a handler that swallowed an error of the database.
         let done = match done {

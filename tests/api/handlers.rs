@@ -8,7 +8,7 @@ use sqlx::Executor;
 use crate::support::{App, event};
 
 /// A gateway with a table of the user's.
-async fn app() -> App {
+pub async fn app() -> App {
     let app = App::spawn().await;
     app.pool
         .execute(
@@ -23,7 +23,7 @@ async fn app() -> App {
 }
 
 /// Makes a handler of a PL/pgSQL body and registers it for all events.
-async fn register(app: &App, name: &str, body: &str, more: &str) {
+pub async fn register(app: &App, name: &str, body: &str, more: &str) {
     let sql = format!(
         "CREATE OR REPLACE FUNCTION app.{name}(e jsonb) RETURNS void LANGUAGE plpgsql AS $h$ BEGIN {body} END $h$;
          SELECT tollgate.register_handler('*', 'app.{name}(jsonb)'::regprocedure, '{name}'{more});"

@@ -11,6 +11,7 @@ mod bytes_on_the_wire;
 mod duplicates;
 mod handlers;
 mod health;
+mod interrupted;
 mod log_lines;
 mod maintenance;
 mod pages;

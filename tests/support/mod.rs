@@ -25,6 +25,7 @@ use tollgate::http_client;
 use tollgate::settings::Settings;
 use tollgate::settings::layers::{Inputs, Layers};
 use tollgate::startup::Gateway;
+use tollgate::store::hooks::Hooks;
 use tollgate::stripe::signature::SigningSecret;
 
 /// The signing secret of the endpoint named default.
@@ -113,6 +114,10 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
     }
 }
 
+fn no_hooks() -> Hooks {
+    Hooks::from([])
+}
+
 impl App {
     pub async fn spawn() -> Self {
         Self::spawn_with(&[]).await
@@ -127,18 +132,25 @@ impl App {
     /// With a configuration file.
     pub async fn spawn_configured(config: &Path) -> Self {
         let database_url = postgres::fresh_database().await;
-        Self::start(&database_url, &[], Some(config)).await
+        Self::start(&database_url, &[], Some(config), no_hooks()).await
     }
 
     /// On a database that is there already.
     pub async fn spawn_on(database_url: &str, settings: &[(&'static str, &str)]) -> Self {
-        Self::start(database_url, settings, None).await
+        Self::start(database_url, settings, None, no_hooks()).await
+    }
+
+    /// With handlers in Rust.
+    pub async fn spawn_embedded(settings: &[(&'static str, &str)], hooks: Hooks) -> Self {
+        let database_url = postgres::fresh_database().await;
+        Self::start(&database_url, settings, None, hooks).await
     }
 
     async fn start(
         database_url: &str,
         settings: &[(&'static str, &str)],
         config: Option<&Path>,
+        hooks: Hooks,
     ) -> Self {
         let mut flags: BTreeMap<&'static str, String> = [
             ("listen", "127.0.0.1:0"),
@@ -154,7 +166,8 @@ impl App {
         let inputs = Inputs { config, flags: Some(&flags), ..Inputs::default() };
         let settings = Settings::parse(&Layers::gather(&inputs).unwrap()).unwrap();
         let stop = CancellationToken::new();
-        let gateway = Gateway::start(settings, Clock::system(), &stop).await.unwrap().unwrap();
+        let gateway = Gateway::start_with(settings, Clock::system(), hooks, &stop).await;
+        let gateway = gateway.unwrap().unwrap();
         let (address, admin) = (gateway.address(), gateway.admin_address().unwrap());
         let running = tokio::spawn(gateway.run_until(stop.clone()));
         Self {
