@@ -54,10 +54,13 @@ pub async fn delete_before(
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    let mut deleted = 0;
+    let past: i64 = sqlx::query_scalar("SELECT tollgate.forget_past($1, $2)")
+        .bind(before)
+        .bind(limit)
+        .fetch_one(pool)
+        .await?;
+    let mut deleted = past.unsigned_abs();
     for statement in [
-        "DELETE FROM tollgate.event_log_past WHERE (created, id) IN
-            (SELECT created, id FROM tollgate.event_log_past WHERE received_at < $1 LIMIT $2)",
         "DELETE FROM tollgate.quarantine WHERE sha256 IN
             (SELECT sha256 FROM tollgate.quarantine WHERE received_at < $1 LIMIT $2)",
         "DELETE FROM tollgate.positions WHERE position IN

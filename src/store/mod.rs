@@ -19,6 +19,7 @@ pub mod projections;
 pub mod quarantine;
 pub mod reading;
 pub mod rebuild;
+mod remains;
 pub mod reprocess;
 pub mod status;
 pub mod sync;

@@ -39,6 +39,21 @@ impl ObjectKey {
         })
     }
 
+    /// What is true of its row alone, with the values that `bind` gives.
+    pub(super) fn condition(&self) -> &'static str {
+        match self.table {
+            "objects" => "(account, livemode, id, object_type) = ($1, $2, $3, $4)",
+            _ => "(account, livemode, id) = ($1, $2, $3) AND $4 <> ''",
+        }
+    }
+
+    pub(super) fn bind<'q>(
+        &'q self,
+        statement: Query<'q, Postgres, PgArguments>,
+    ) -> Query<'q, Postgres, PgArguments> {
+        statement.bind(&self.account).bind(self.livemode).bind(&self.id).bind(&self.object_type)
+    }
+
     /// The object that an event of the log shows, if it shows one.
     pub fn shown_by(raw: &[u8]) -> Option<Self> {
         let envelope = Envelope::parse(raw).ok()?;
@@ -63,6 +78,9 @@ impl<'a> Shown<'a> {
         Some(Self { key: ObjectKey::of(envelope)?, standing, snapshot })
     }
 }
+
+/// What an event says of its object's links, with its standing and id.
+pub type Said = (Standing, String, Map<String, Value>);
 
 /// Whether other events of the batch are about the same object. The numbers are those of
 /// `tollgate.write_events`.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use super::StoreError;
 use super::connect::Transaction;
 use super::events::{NewEvent, bind_events};
-use super::objects::{Columns, Crowd, Mode, ObjectKey, ObjectRow, Shown, links};
+use super::objects::{Columns, Crowd, Mode, ObjectKey, ObjectRow, Said, Shown, links};
+use super::remains::{self, Remains};
 use crate::stripe::event::Envelope;
 use crate::stripe::order::{self, Basis, Json, Standing, Version};
 use crate::stripe::snapshot::storable;
@@ -84,12 +85,12 @@ pub async fn decide_all(
             continue;
         };
         let tied = match evidence {
-            Evidence::Second(bodies) => Decision::among(&row.key, Some(row.standing), bodies),
+            Evidence::Second(bodies) => Decision::among(&row.key, Some(row.standing), bodies, None),
             Evidence::Missing => None,
         };
         match tied.filter(|decision| !decision.rests_on_base) {
             Some(decision) => decisions.push(decision),
-            None => decisions.extend(decide(transaction, &row.key).await?),
+            None => decisions.extend(decide(transaction, Target::Tables, &row.key).await?),
         }
     }
     Ok(decisions)
@@ -119,7 +120,7 @@ pub async fn decide_into(
     target: Target,
     key: &ObjectKey,
 ) -> Result<(), StoreError> {
-    let decision = decide(transaction, key).await?;
+    let decision = decide(transaction, target, key).await?;
     place(transaction, target, decision.as_slice()).await
 }
 
@@ -132,21 +133,28 @@ async fn place(
     write_objects(transaction, target, &rows).await.map(drop)
 }
 
-/// Decides an object by its whole history.
+/// Decides an object by its whole history, as far as there is one.
 async fn decide(
     transaction: &mut Transaction<'_>,
+    target: Target,
     key: &ObjectKey,
 ) -> Result<Option<Decision>, StoreError> {
     let statement = sqlx::query(
-        "SELECT raw FROM tollgate.event_log
-         WHERE object_id = $1 AND account = $2 AND livemode = $3",
+        "SELECT l.raw, f.before IS NOT NULL AS forgets FROM tollgate.event_log l, tollgate.forgotten f
+         WHERE l.object_id = $1 AND l.account = $2 AND l.livemode = $3",
     )
     .bind(&key.id)
     .bind(&key.account)
     .bind(key.livemode);
     let rows = transaction.fetch(statement).await?;
     let bodies = rows.iter().map(|row| row.try_get("raw")).collect::<Result<Vec<_>, _>>()?;
-    Ok(Decision::among(key, None, &bodies))
+    let forgets = rows.first().map(|row| row.try_get("forgets")).transpose()?.unwrap_or(false);
+    // Copies are made of the log alone; what they lack is seen to when they are compared.
+    let remains = match target {
+        Target::Tables if forgets => remains::of(transaction, key).await?,
+        Target::Tables | Target::Copies => None,
+    };
+    Ok(Decision::among(key, None, &bodies, remains))
 }
 
 /// The state of an object as the log has it.
@@ -164,8 +172,14 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Decides among those of the events that are about `key` and, if it is given, of `standing`.
-    fn among(key: &ObjectKey, only: Option<Standing>, bodies: &[Vec<u8>]) -> Option<Self> {
+    /// Decides among those of the events that are about `key` and, if it is given, of `standing`,
+    /// and what remains of forgotten ones.
+    fn among(
+        key: &ObjectKey,
+        only: Option<Standing>,
+        bodies: &[Vec<u8>],
+        remains: Option<Remains>,
+    ) -> Option<Self> {
         let mut versions = Vec::with_capacity(bodies.len());
         let mut said = Vec::new();
         for body in bodies {
@@ -181,16 +195,20 @@ impl Decision {
             said.push((standing, envelope.id.to_string(), links(&snapshot)));
             versions.push(version(envelope, standing, snapshot.json, body));
         }
+        let alone = remains.filter(|row| row.add_to(&mut versions, &mut said));
         let resolution = order::resolve(&key.object_type, &versions)?;
         let winner = resolution.winner;
+        // What it was decided by is not known any more, only how.
+        let unrivalled = resolution.basis == Basis::Unique;
+        let row = alone.filter(|row| unrivalled && row.version.event_id == winner.event_id);
         Some(Self {
             mode: if only.is_some() { Mode::Merge } else { Mode::Replace },
             key: key.clone(),
             standing: winner.standing,
             event_id: winner.event_id.clone(),
             api_version: winner.api_version.clone(),
-            basis: resolution.basis,
-            rests_on_base: resolution.rests_on_base,
+            basis: row.as_ref().map_or(resolution.basis, |row| row.basis),
+            rests_on_base: row.map_or(resolution.rests_on_base, |row| row.rests_on_base),
             links: last_said(said, winner.standing.incarnation).to_string(),
             object: winner.object.text().to_owned(),
         })
@@ -218,7 +236,7 @@ impl Decision {
 }
 
 /// Of each link what the highest event says that mentions it.
-fn last_said(mut said: Vec<(Standing, String, Map<String, Value>)>, incarnation: i64) -> Value {
+fn last_said(mut said: Vec<Said>, incarnation: i64) -> Value {
     said.retain(|(standing, _, _)| standing.incarnation == incarnation);
     said.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     Value::Object(said.into_iter().flat_map(|(_, _, links)| links).collect())

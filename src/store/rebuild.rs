@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::StoreError;
 use super::connect::{Transaction, WriterConnection};
 use super::events::NewEvent;
 use super::objects::{self, Crowd, ObjectKey, ObjectRow};
 use super::projections::{self, Target};
+use crate::stripe::kinds::Kind;
 
 /// Events read at once.
 const PAGE: i64 = 500;
@@ -49,7 +50,7 @@ pub struct Rebuilt {
     /// For each table, how many rows were not as they should be.
     pub changed: Vec<(String, i64)>,
     /// Objects of which no table can hold every state that the log has. Their rows are what the other
-    /// states make of them.
+    /// states make of them, or stay as they are.
     pub left_out: BTreeSet<ObjectKey>,
 }
 
@@ -86,6 +87,9 @@ pub async fn rebuild(
             break;
         }
     }
+    let mut transaction = connection.begin().await?;
+    filling.bettered(&mut transaction).await?;
+    transaction.commit().await?;
     for key in std::mem::take(&mut filling.undecided) {
         let mut transaction = connection.begin().await?;
         filling.decide(&mut transaction, key).await?;
@@ -177,6 +181,29 @@ impl Filling<'_> {
         Ok(undecided)
     }
 
+    /// Finds the objects of events that came in a later API version since they were read.
+    async fn bettered(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let statement = sqlx::query(
+            "WITH taken AS (DELETE FROM tollgate.bettered RETURNING created, id)
+             SELECT DISTINCT l.account, l.livemode, coalesce(l.object_type, '') AS object_type, l.object_id::text
+             FROM taken JOIN tollgate.event_log l USING (created, id) WHERE l.object_id IS NOT NULL",
+        );
+        for row in &transaction.fetch(statement).await? {
+            let object_type: String = row.try_get("object_type")?;
+            let key = ObjectKey {
+                table: Kind::of(&object_type).table,
+                account: row.try_get("account")?,
+                livemode: row.try_get("livemode")?,
+                object_type,
+                id: row.try_get("object_id")?,
+            };
+            if self.tables.iter().any(|table| table == key.table) {
+                self.undecided.insert(key);
+            }
+        }
+        Ok(())
+    }
+
     /// Settles by the log an object of which events tied.
     async fn decide(
         &mut self,
@@ -188,6 +215,25 @@ impl Filling<'_> {
         };
         if transaction.attempt(decide).await?.is_err() {
             self.left_out.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Has the rows of objects that were left out stay as they are.
+    async fn keep_left_out(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        for key in &self.left_out {
+            let table = key.table;
+            let object_type = if table == "objects" { "object_type," } else { "" };
+            let columns = format!(
+                "account, livemode, {object_type} id, incarnation, phase, as_of, as_of_event, order_basis,
+                 rests_on_base, api_version, deleted, links, object"
+            );
+            let sql = format!(
+                "INSERT INTO tollgate_rebuild.{table} ({columns})
+                 SELECT {columns} FROM stripe.{table} WHERE {} ON CONFLICT DO NOTHING",
+                key.condition()
+            );
+            transaction.fetch(key.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         }
         Ok(())
     }
@@ -205,9 +251,11 @@ async fn swap(
         transaction.lock_billing_table(table).await?;
     }
     while filling.page(&mut transaction).await? > 0 {}
+    filling.bettered(&mut transaction).await?;
     for key in std::mem::take(&mut filling.undecided) {
         filling.decide(&mut transaction, key).await?;
     }
+    filling.keep_left_out(&mut transaction).await?;
     // Steps in savepoints have a limit again.
     transaction.unlimited().await?;
     let mut changed = Vec::new();

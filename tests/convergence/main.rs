@@ -12,6 +12,7 @@ mod lives;
 mod model;
 mod named;
 mod pure;
+mod rebuilding;
 
 use std::collections::BTreeMap;
 
@@ -103,8 +104,13 @@ pub async fn rebuild(app: &App) -> i64 {
 
 /// Rebuilds all tables from the log.
 pub async fn rebuilt(app: &App) -> Rebuilt {
+    rebuilt_while(app, || {}).await
+}
+
+/// As `rebuilt`; when all is read, but nothing is swapped in yet, `meanwhile` happens.
+pub async fn rebuilt_while(app: &App, mut meanwhile: impl FnMut()) -> Rebuilt {
     let database = Database::new(app.database_url.parse().unwrap(), Route::Direct);
     let limit = std::time::Duration::from_mins(1);
     let mut connection = database.connect_writer(limit).await.unwrap();
-    tollgate::store::rebuild::rebuild(&mut connection, None, |_| {}).await.unwrap()
+    tollgate::store::rebuild::rebuild(&mut connection, None, |_| meanwhile()).await.unwrap()
 }

@@ -6,7 +6,7 @@ use crate::support::App;
 use crate::{Key, TableRow, assert_equal, gateway, rebuild, rebuilt, rows};
 
 /// An event about an object.
-fn event(
+pub fn event(
     id: &str,
     event_type: &str,
     created: i64,
@@ -48,7 +48,7 @@ async fn in_every_order_with(bodies: &[String], before: &'static str) -> TableRo
     found.unwrap().1
 }
 
-async fn only_row(app: &App) -> (Key, TableRow) {
+pub async fn only_row(app: &App) -> (Key, TableRow) {
     let all = rows(&app.pool).await;
     assert_eq!(all.len(), 1, "{all:#?}");
     all.into_iter().next().unwrap()

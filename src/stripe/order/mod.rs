@@ -87,7 +87,25 @@ pub enum Basis {
     Tiebreak,
 }
 
+impl Phase {
+    /// The phase of this number, if there is one.
+    #[must_use]
+    pub fn numbered(number: i16) -> Option<Self> {
+        [Self::Created, Self::Normal, Self::Terminal, Self::Deleted]
+            .into_iter()
+            .find(|phase| *phase as i16 == number)
+    }
+}
+
 impl Basis {
+    /// The basis of this name, if there is one.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Unique, Self::Same, Self::Chain, Self::Pairwise, Self::Rank, Self::Tiebreak]
+            .into_iter()
+            .find(|basis| basis.as_str() == name)
+    }
+
     /// A stable name, for a column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
