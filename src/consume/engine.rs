@@ -20,6 +20,9 @@ use crate::traces::Traces;
 /// Most events that one claim takes: it bounds the bodies in memory, with the concurrency.
 const MOST_AT_ONCE: usize = 64;
 
+/// The state of a circuit breaker that lets one attempt through.
+const HALF_OPEN: &str = "half_open";
+
 /// Wait after the database failed, so that it is not asked in a hot loop.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -219,6 +222,11 @@ impl Engine {
         }
         let (was, is) = &settled.breaker;
         if was != is {
+            if was == HALF_OPEN {
+                // It turned to that when the probe was claimed, which is told with what came of it.
+                self.attempts.turned(was);
+                tracing::warn!(consumer, was = "open", is = was, "delivery.breaker");
+            }
             self.attempts.turned(is);
             let until = settled.breaker_until.map(tracing::field::display);
             tracing::warn!(consumer, was, is, until, "delivery.breaker");
