@@ -38,7 +38,7 @@ const FOREIGN: &str = "SELECT position FROM tollgate.events WHERE account <> ''"
 impl Model<'_> {
     async fn step(&mut self) {
         let name = self.name.clone();
-        match self.rng.random_range(0..40) {
+        match self.rng.random_range(0..42) {
             0..12 => _ = self.claim().await,
             12..18 => self.ack().await,
             18..27 => self.nack().await,
@@ -61,6 +61,7 @@ impl Model<'_> {
                     format!("SELECT tollgate.alter_consumer('{name}', max_attempts => {most})");
                 self.log.sql(alter).await;
             }
+            38 | 39 => self.give_again().await,
             _ => {
                 let (events, objects) =
                     (self.rng.random_range(1..20), [1, 3, 10].choose(self.rng).unwrap());
@@ -158,6 +159,28 @@ impl Model<'_> {
             self.over
                 .extend(all.into_iter().filter(|&position| position > cursor && position <= to));
         }
+    }
+
+    /// Some events at random: settled, dead, waiting, with a worker, or not read yet.
+    async fn give_again(&mut self) {
+        let all: Vec<i64> = self.log.all("SELECT position FROM tollgate.positions").await;
+        let foreign: Vec<i64> = self.log.all(FOREIGN).await;
+        let count = *[1, 3, 10].choose(self.rng).unwrap();
+        let some: Vec<i64> = all.sample(self.rng, count).copied().collect();
+        let excluded = some.iter().filter(|at| self.filtered && foreign.contains(at)).count();
+        let cursor = self.log.status(&self.name, "cursor").await;
+        let again = format!("tollgate.give_again('{}', ARRAY{some:?}::bigint[])", self.name);
+        let given: Vec<i64> = self
+            .log
+            .all(&format!(
+                "SELECT unnest(ARRAY[g.due + g.open, g.gone, g.excluded])::bigint FROM {again} g"
+            ))
+            .await;
+        let excluded = i64::try_from(excluded).unwrap();
+        assert_eq!(given, [i64::try_from(some.len()).unwrap() - excluded, 0, excluded]);
+        self.over.retain(|at| {
+            *at > cursor || !some.contains(at) || self.filtered && foreign.contains(at)
+        });
     }
 
     async fn alter(&mut self) {
