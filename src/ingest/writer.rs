@@ -207,6 +207,12 @@ impl Writer {
                 CommitError::Store(error) if error.fault() == Fault::Data => {
                     return Err(GivenUp::Refused(error.to_string()));
                 }
+                // One of them was too much for a statement of all; alone it is taken apart.
+                CommitError::Store(error)
+                    if error.fault() == Fault::Undecided && statement.events() > 1 =>
+                {
+                    return Err(GivenUp::Refused(error.to_string()));
+                }
                 CommitError::TooMany { fits } => return Err(GivenUp::TooMany { fits }),
                 CommitError::Store(_) | CommitError::Interrupted { .. } => {}
             }

@@ -7,6 +7,29 @@ fn with(id: usize, member: &str) -> String {
     format!(r#"{{"id":"evt_{id}",{member}}}"#)
 }
 
+/// Deeper than Postgres' stack: what fails is not the value, but the statement with all that is in it.
+#[tokio::test]
+async fn nesting_beyond_the_servers_stack_costs_no_neighbour() {
+    let app = App::spawn_with(&[("http_workers", "1")]).await;
+    let deep = format!(r#""x":{}{}"#, "[".repeat(20_000), "]".repeat(20_000));
+    let charge = |id: usize| {
+        let more = if id == 30 { &deep } else { r#""x":0"# };
+        format!(
+            r#"{{"id":"evt_{id}","type":"charge.updated","created":1700000000,
+                "data":{{"object":{{"id":"ch_{id}","object":"charge",{more}}}}}}}"#
+        )
+    };
+    let deliveries = (0..60).map(|id| app.deliver(charge(id)));
+    let answers = futures_util::future::join_all(deliveries).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(app.count("SELECT count(*) FROM stripe.charges").await, 59);
+    assert_eq!(
+        app.count("SELECT count(*) FROM tollgate.failures WHERE event_id = 'evt_30'").await,
+        1
+    );
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn strange_members_cost_no_event() {
     let app = App::spawn().await;
