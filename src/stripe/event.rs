@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::kinds::ENTITLEMENTS;
+use super::kinds::goes_by_customer;
 use super::lenient::{Level, members, members_and_within, members_until, string};
 
 /// Longest text read into a column or a notification, in bytes of UTF-8. Stripe documents object
@@ -83,8 +83,8 @@ pub struct Subject {
     /// `data.object.object`, or `related_object.type` of a thin event.
     pub object_type: Option<String>,
     /// `data.object.id`, or `related_object.id` of a thin event. Some objects have none
-    /// (`balance`, an upcoming invoice); the summary of a customer's entitlements, which has none
-    /// either, goes by the customer's.
+    /// (`balance`, an upcoming invoice, whatever stands in its place); a customer's cash balance and
+    /// the summary of its entitlements, which have none either, go by the customer's.
     pub object_id: Option<String>,
 }
 
@@ -136,6 +136,7 @@ impl Envelope {
                 .into_iter()
                 .flatten()
                 .find_map(identity)
+                .map(last_of_path)
                 .unwrap_or_default(),
             subject,
             object,
@@ -200,6 +201,10 @@ impl<'a> Top<'a> {
     }
 }
 
+/// What takes the place of an id in an invoice that is none yet
+/// (<https://docs.stripe.com/api/invoices/create_preview>).
+const PREVIEW: &str = "upcoming_in_";
+
 impl Subject {
     /// Both members stand at the front of Stripe's objects: the walk ends once they are found.
     fn of(top: &Top<'_>) -> Self {
@@ -224,8 +229,8 @@ impl Subject {
             });
         }
         let object_type = object_type.and_then(string).map(label);
-        if let (Some(object), Some(ENTITLEMENTS), None) =
-            (top.object, object_type.as_deref(), object_id)
+        if let (Some(object), Some(true), None) =
+            (top.object, object_type.as_deref().map(goes_by_customer), object_id)
         {
             members(object.get(), |key, value| {
                 if key == "customer" {
@@ -233,8 +238,15 @@ impl Subject {
                 }
             });
         }
-        Self { object_type, object_id: object_id.and_then(identity) }
+        let object_id = object_id.and_then(identity);
+        Self { object_type, object_id: object_id.filter(|id| !id.starts_with(PREVIEW)) }
     }
+}
+
+/// A context may be a path, from an organization or a platform down to the account that is meant
+/// (<https://docs.stripe.com/context>).
+fn last_of_path(context: String) -> String {
+    context.rsplit('/').next().map(str::to_owned).unwrap_or(context)
 }
 
 /// A text that is shown and matched by pattern: made to fit rather than dropped.
@@ -313,6 +325,16 @@ mod tests {
         assert_eq!(event.account, "acct_9");
         assert_eq!(event.subject.object_id.as_deref(), Some("mtr_1"));
         assert_eq!(event.subject.object_type.as_deref(), Some("billing.meter"));
+        assert_eq!(with(r#""context":"acct_1/acct_2""#).account, "acct_2");
+    }
+
+    #[test]
+    fn some_objects_go_by_another_id_or_none() {
+        let object = |members: &str| with(&format!(r#""data":{{"object":{{{members}}}}}"#)).subject;
+        let balance = object(r#""object":"cash_balance","customer":"cus_1""#);
+        assert_eq!(balance.object_id.as_deref(), Some("cus_1"));
+        let preview = object(r#""id":"upcoming_in_1","object":"invoice""#);
+        assert_eq!(preview.object_id, None);
     }
 
     #[test]

@@ -34,13 +34,15 @@ impl Kind {
             "price" => Self::reusing("prices"),
             "plan" => Self::reusing("plans"),
             "coupon" => Self::reusing("coupons"),
-            "subscription" => Self::plain("subscriptions"),
+            // basil (2025-03-31) names discounts without their coupons.
+            "subscription" => Self::linking("subscriptions", &[DISCOUNT]),
             // basil (2025-03-31) moved both to invoice payments.
             "invoice" => Self::linking("invoices", &["payment_intent", "charge"]),
             "invoice_payment" => Self::plain("invoice_payments"),
             // basil: an invoice has payments, a payment no invoice.
             "payment_intent" => Self::linking("payment_intents", &["invoice"]),
-            "charge" => Self::linking("charges", &["invoice"]),
+            // 2020-08-27 took the dispute away.
+            "charge" => Self::linking("charges", &["invoice", "dispute"]),
             "refund" => Self::plain("refunds"),
             "dispute" => Self::plain("disputes"),
             "checkout.session" => Self::plain("checkout_sessions"),
@@ -51,6 +53,7 @@ impl Kind {
             "tax_id" => Self::plain("tax_ids"),
             "subscription_schedule" => Self::plain("subscription_schedules"),
             ENTITLEMENTS => Self::plain("active_entitlements"),
+            "sku" => Self::reusing(OTHERS),
             _ => Self::plain(OTHERS),
         }
     }
@@ -59,6 +62,14 @@ impl Kind {
     pub fn shares_table(self) -> bool {
         self.table == OTHERS
     }
+}
+
+/// The link to a discount, with the coupon that it redeems.
+pub const DISCOUNT: &str = "discount";
+
+/// Has an object of this type no id, and goes by that of the customer whose only one it is?
+pub fn goes_by_customer(object_type: &str) -> bool {
+    matches!(object_type, ENTITLEMENTS | "cash_balance")
 }
 
 /// The table for objects without one of their own.

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use serde_json::value::RawValue;
 
 use super::event::Envelope;
-use super::kinds::Kind;
+use super::kinds::{DISCOUNT, Kind};
 use super::lenient::{members, members_until, string};
 use super::order::Phase;
 
@@ -17,7 +17,8 @@ pub struct Snapshot<'a> {
     /// `data.object`.
     pub json: &'a str,
     /// Tells apart the objects that had this id one after the other: when this one was created, in
-    /// Unix seconds, for kinds whose ids are used again; else 0.
+    /// Unix seconds, for kinds whose ids are used again; else 0. Of one that is gone and does not
+    /// say it: when that happened, which is later.
     pub incarnation: i64,
     pub phase: Phase,
     /// What the object says about the references of [`Kind::links`]; those it does not mention
@@ -46,10 +47,11 @@ impl<'a> Snapshot<'a> {
         }
         let json = std::str::from_utf8(body.get(envelope.object.clone()?)?).ok()?;
         let object_type = envelope.subject.object_type.as_deref().unwrap_or_default();
-        Some(Self::read(json, object_type, &envelope.event_type))
+        let now = envelope.created.unix_timestamp();
+        Some(Self::read(json, object_type, &envelope.event_type, now))
     }
 
-    fn read(json: &'a str, object_type: &str, event_type: &str) -> Self {
+    fn read(json: &'a str, object_type: &str, event_type: &str, now: i64) -> Self {
         let kind = Kind::of(object_type);
         let mut facts = Facts::default();
         let mut links: Vec<(&'static str, Option<String>)> = Vec::new();
@@ -58,13 +60,19 @@ impl<'a> Snapshot<'a> {
             "status" => facts.status = Some(value),
             "deleted" => facts.deleted = value.get() == "true",
             _ => {
-                if let Some(link) = kind.links.iter().find(|link| **link == key) {
-                    links.push((link, reference(value)));
+                if let Some(&link) = kind.links.iter().find(|link| **link == key) {
+                    match link {
+                        // One that is taken away is none of those that the object names.
+                        DISCOUNT => links.extend(redemption(value).map(|said| (link, Some(said)))),
+                        _ => links.push((link, reference(value))),
+                    }
                 }
             }
         });
-        let incarnation = facts.created.filter(|_| kind.reuses_ids).and_then(seconds).unwrap_or(0);
         let phase = phase(kind, object_type, event_type, &facts);
+        let unsaid = if phase == Phase::Deleted { now } else { 0 };
+        let incarnation =
+            if kind.reuses_ids { facts.created.and_then(seconds).unwrap_or(unsaid) } else { 0 };
         Self { json, incarnation, phase, links }
     }
 }
@@ -72,27 +80,43 @@ impl<'a> Snapshot<'a> {
 /// Where in its life the event shows the object.
 fn phase(kind: Kind, object_type: &str, event_type: &str, facts: &Facts<'_>) -> Phase {
     let (family, verb) = event_type.rsplit_once('.').unwrap_or(("", event_type));
-    // An event may contradict its object; what is in a table of its own must be meant itself.
-    let own = kind.shares_table() || names(family, object_type);
+    // An event may contradict its object; what is in a table of its own must be meant itself, and
+    // what is not must not be meant as something that is.
+    let own = names(family, object_type) || kind.shares_table() && !names_kind(family);
     let status = |wanted: &[&str]| {
         facts.status.and_then(string).is_some_and(|status| wanted.contains(&status.as_str()))
     };
-    let gone = own && verb == "deleted" && object_type != "subscription";
+    let gone = own && verb == "deleted" && !matches!(object_type, "subscription" | "source");
+    // Some are told of before: a card's authorization when it is asked for, a source when it can be
+    // charged; customer.source.created only attaches it.
+    let first =
+        own && verb == "created" && !matches!(object_type, "issuing.authorization" | "source");
     let over = match object_type {
-        "subscription" => status(&["canceled", "incomplete_expired"]),
+        "subscription" => {
+            event_type == "customer.subscription.deleted"
+                || status(&["canceled", "incomplete_expired"])
+        }
         "payment_intent" | "setup_intent" => status(&["succeeded", "canceled"]),
+        // Neither can be attached again.
         "payment_method" => event_type == "payment_method.detached",
+        "source" => event_type == "customer.source.deleted",
         _ => false,
     };
     if gone || facts.deleted {
         Phase::Deleted
-    } else if own && verb == "created" {
+    } else if first {
         Phase::Created
     } else if over {
         Phase::Terminal
     } else {
         Phase::Normal
     }
+}
+
+/// Is `family` that of a type with a table of its own?
+fn names_kind(family: &str) -> bool {
+    let last = family.rsplit('.').next().unwrap_or_default();
+    [family, last].into_iter().any(|kind| !Kind::of(kind).shares_table())
 }
 
 /// Is `family`, an event type without its verb, that of this type of object? The event
@@ -119,6 +143,24 @@ fn reference(value: &RawValue) -> Option<String> {
         }
     });
     id
+}
+
+/// Of a discount its id and that of its coupon, with a space between, which Stripe's ids have none.
+fn redemption(discount: &RawValue) -> Option<String> {
+    let (mut id, mut coupon) = (None, None);
+    members(discount.get(), |key, value| match key {
+        "id" => id = string(value),
+        "coupon" => coupon = coupon.take().or_else(|| reference(value)),
+        "source" => {
+            members(value.get(), |key, value| {
+                if key == "coupon" {
+                    coupon = coupon.take().or_else(|| reference(value));
+                }
+            });
+        }
+        _ => {}
+    });
+    Some(format!("{} {}", id?, coupon?))
 }
 
 /// The member `id` of an object, which stands at its front; empty if it has none.
@@ -176,7 +218,7 @@ mod tests {
             .as_str()
             .unwrap()
             .to_owned();
-        Snapshot::read(object, &object_type, event_type)
+        Snapshot::read(object, &object_type, event_type, 900)
     }
 
     #[test]
@@ -209,6 +251,23 @@ mod tests {
             ("charge.dispute.created", r#"{"object":"dispute"}"#, Phase::Created),
             ("charge.dispute.created", r#"{"object":"charge"}"#, Phase::Normal),
             ("", r#"{"object":"widget"}"#, Phase::Normal),
+            ("climate.product.created", r#"{"object":"climate.product"}"#, Phase::Created),
+            ("issuing_card.created", r#"{"object":"issuing.card"}"#, Phase::Created),
+            ("customer.deleted", r#"{"object":"promotion_code"}"#, Phase::Normal),
+            ("customer.subscription.created", r#"{"object":"promotion_code"}"#, Phase::Normal),
+            (
+                "issuing_authorization.created",
+                r#"{"object":"issuing.authorization"}"#,
+                Phase::Normal,
+            ),
+            ("customer.source.created", r#"{"object":"source"}"#, Phase::Normal),
+            ("customer.source.deleted", r#"{"object":"source"}"#, Phase::Terminal),
+            ("customer.source.created", r#"{"object":"card"}"#, Phase::Created),
+            (
+                "customer.subscription.deleted",
+                r#"{"object":"subscription","status":"past_due"}"#,
+                Phase::Terminal,
+            ),
         ] {
             assert_eq!(read(event_type, object).phase, phase, "{event_type} {object}");
         }
@@ -218,7 +277,11 @@ mod tests {
     fn incarnations_are_for_ids_that_are_used_again() {
         assert_eq!(read("coupon.created", r#"{"object":"coupon","created":5}"#).incarnation, 5);
         assert_eq!(read("coupon.created", r#"{"object":"coupon","created":"5"}"#).incarnation, 5);
-        assert_eq!(read("coupon.deleted", r#"{"object":"coupon"}"#).incarnation, 0);
+        assert_eq!(read("coupon.updated", r#"{"object":"coupon"}"#).incarnation, 0);
+        // The short form of what is deleted; it must not lose to what it ends.
+        let gone = r#"{"object":"coupon","deleted":true}"#;
+        assert_eq!(read("coupon.deleted", gone).incarnation, 900);
+        assert_eq!(read("sku.updated", r#"{"object":"sku","created":5}"#).incarnation, 5);
         assert_eq!(read("charge.updated", r#"{"object":"charge","created":5}"#).incarnation, 0);
     }
 
@@ -228,6 +291,18 @@ mod tests {
         let links = vec![("charge", None), ("payment_intent", Some("pi_1".to_owned()))];
         assert_eq!(read("invoice.paid", invoice).links, links);
         assert_eq!(read("invoice.paid", r#"{"object":"invoice"}"#).links, vec![]);
+        for (discount, said) in [
+            (r#"{"id":"di_1","coupon":{"id":"HALF"}}"#, Some("di_1 HALF")),
+            (r#"{"id":"di_1","source":{"coupon":"HALF"},"coupon":null}"#, Some("di_1 HALF")),
+            (r#"{"coupon":{"id":"HALF"}}"#, None),
+            (r#""di_1""#, None),
+            ("null", None),
+        ] {
+            let object = format!(r#"{{"object":"subscription","discount":{discount}}}"#);
+            let links = read("customer.subscription.updated", &object).links;
+            let said = said.map(|said| ("discount", Some(said.to_owned())));
+            assert_eq!(links, said.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -299,3 +299,44 @@ async fn revenue_knows_packages_and_discounts_of_every_time() {
     show(&app, 4, "coupon.created", &third.replace('{', r#"{"object":"coupon","#)).await;
     assert_eq!(answers(&app, "SELECT id, percent_off FROM stripe.coupons").await, ["(c,33.33)"]);
 }
+
+#[tokio::test]
+async fn discounts_keep_their_coupons_when_a_version_names_them_alone() {
+    let app = App::spawn().await;
+    let half =
+        r#"{"id":"HALF OFF","object":"coupon","created":1,"duration":"forever","percent_off":50}"#;
+    let subscribed = |discounts: &str| {
+        format!(
+            r#"{{"id":"sub_1","object":"subscription","status":"active","currency":"usd",{discounts},
+            "items":{{"data":[{{"id":"si_1","quantity":1,"price":{{"id":"p","currency":"usd","unit_amount":1000,
+            "recurring":{{"interval":"month","interval_count":1,"usage_type":"licensed"}}}}}}]}}}}"#
+        )
+    };
+    let first = format!(
+        r#""discount":{{"id":"di_1","object":"discount","coupon":{half}}},"discounts":["di_1"]"#
+    );
+    let found = async || {
+        let coupon = "SELECT coupon FROM stripe.subscriptions";
+        let mrr = "SELECT mrr, uncertain FROM stripe.mrr";
+        (answers(&app, coupon).await.concat(), answers(&app, mrr).await.concat())
+    };
+    let is = |coupon: &str, mrr: &str| (coupon.to_owned(), mrr.to_owned());
+    show(&app, 1, "coupon.created", half).await;
+    show(&app, 2, "customer.subscription.created", &subscribed(&first)).await;
+    assert_eq!(found().await, is("(\"HALF OFF\")", "(500,0)"));
+    show(&app, 3, "customer.subscription.updated", &subscribed(r#""discounts":["di_1"]"#)).await;
+    assert_eq!(found().await, is("(\"HALF OFF\")", "(500,0)"));
+    // Of another one nothing is known, and none is none.
+    show(&app, 4, "customer.subscription.updated", &subscribed(r#""discounts":["di_2"]"#)).await;
+    assert_eq!(found().await, is("()", "(1000,1)"));
+    show(&app, 5, "customer.subscription.updated", &subscribed(r#""discounts":[]"#)).await;
+    assert_eq!(found().await, is("()", "(1000,0)"));
+    // Two, of which one is also in the old place.
+    let ten = r#"{"id":"di_3","object":"discount","coupon":{"id":"TEN","duration":"forever","percent_off":10}}"#;
+    let stacked = format!(
+        r#""discount":{{"id":"di_1","object":"discount","coupon":{half}}},"discounts":["di_1",{ten}]"#
+    );
+    show(&app, 6, "customer.subscription.updated", &subscribed(&stacked)).await;
+    assert_eq!(found().await, is("(\"HALF OFF\")", "(450,0)"));
+    app.stop().await;
+}

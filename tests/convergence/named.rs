@@ -308,6 +308,36 @@ async fn a_link_that_a_later_version_drops_is_kept() {
 }
 
 #[tokio::test]
+async fn a_dispute_that_a_later_version_drops_is_kept() {
+    let charge = |more: Value| {
+        let mut charge = json!({"id": "ch_1", "object": "charge", "amount": 5});
+        charge.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        charge
+    };
+    let row = in_every_order(&[
+        event("evt_1", "charge.updated", 100, &charge(json!({"dispute": "dp_1"})), None),
+        event("evt_2", "charge.updated", 200, &charge(json!({"disputed": true})), None),
+    ])
+    .await;
+    assert_eq!((row.as_of_event.as_str(), row.links), ("evt_2", json!({"dispute": "dp_1"})));
+    assert_eq!(row.text.matches("dp_1").count(), 2, "a column says it, too");
+}
+
+#[tokio::test]
+async fn what_is_gone_need_not_say_when_it_was_made() {
+    let plan = |name: &str, created: i64| json!({"id": "gold", "object": "plan", "created": created, "name": name});
+    let gone = json!({"id": "gold", "object": "plan", "deleted": true});
+    let created = event("evt_1", "plan.created", 100, &plan("a", 100), None);
+    let deleted = event("evt_2", "plan.deleted", 200, &gone, None);
+    let updated = event("evt_3", "plan.updated", 150, &plan("b", 100), None);
+    let row = in_every_order(&[created.clone(), deleted.clone(), updated]).await;
+    assert_eq!((row.as_of_event.as_str(), row.phase), ("evt_2", 3));
+    let again = event("evt_4", "plan.created", 300, &plan("c", 300), None);
+    let row = in_every_order(&[created, deleted, again]).await;
+    assert_eq!((row.as_of_event.as_str(), &row.object["name"]), ("evt_4", &json!("c")));
+}
+
+#[tokio::test]
 async fn a_state_that_no_table_can_hold_stops_no_rebuild() {
     let app = gateway().await;
     let charge = |id: &str, x: &str| {

@@ -11,7 +11,7 @@ const TERMINAL: i16 = 2;
 pub const DELETED: i16 = 3;
 
 /// The caller chooses the id and may use it again after a deletion.
-const REUSABLE_IDS: [&str; 5] = ["product", "price", "plan", "coupon", "customer"];
+const REUSABLE_IDS: [&str; 6] = ["product", "price", "plan", "coupon", "customer", "sku"];
 
 /// Types with a table of their own; an object of any other type goes to `stripe.objects`.
 const WITH_TABLE: [&str; 20] = [
@@ -100,7 +100,8 @@ fn phase(event_type: &str, object_type: &str, object: &Value) -> i16 {
             event_type.ends_with(&format!(".{what}"))
         }
     };
-    let cancellation = event_type == "customer.subscription.deleted";
+    let cancellation =
+        event_type == "customer.subscription.deleted" && object_type == "subscription";
     if (is("deleted") && !cancellation) || object["deleted"] == true {
         return DELETED;
     }
@@ -109,7 +110,7 @@ fn phase(event_type: &str, object_type: &str, object: &Value) -> i16 {
     }
     let status = object["status"].as_str().unwrap_or_default();
     let terminal = match object_type {
-        "subscription" => ["canceled", "incomplete_expired"].contains(&status),
+        "subscription" => cancellation || ["canceled", "incomplete_expired"].contains(&status),
         "payment_intent" | "setup_intent" => ["succeeded", "canceled"].contains(&status),
         _ => event_type == "payment_method.detached",
     };

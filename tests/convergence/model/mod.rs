@@ -81,7 +81,8 @@ fn links(events: &[Event], incarnation: i64) -> BTreeMap<&'static str, Option<St
     for event in events {
         let keys: &[&'static str] = match event.object_type.as_str() {
             "invoice" => &["payment_intent", "charge"],
-            "charge" | "payment_intent" => &["invoice"],
+            "charge" => &["invoice", "dispute"],
+            "payment_intent" => &["invoice"],
             _ => &[],
         };
         for key in keys {
