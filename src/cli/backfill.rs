@@ -52,10 +52,10 @@ pub async fn run(args: BackfillArgs) -> anyhow::Result<ExitCode> {
     let done = done?;
     if args.asked.json {
         for progress in &done {
-            println!("{}", serde_json::to_string(progress)?);
+            say!("{}", serde_json::to_string(progress)?);
         }
     } else {
-        println!("{}", counts(&done));
+        say!("{}", counts(&done));
     }
     let failed: Vec<_> = done.iter().filter(|progress| progress.error.is_some()).collect();
     for Progress { account, kind, error, .. } in &failed {

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use nix::unistd::{AccessFlags, access};
 use tokio_util::sync::CancellationToken;
 
 use super::flags::SettingFlags;
@@ -11,6 +12,7 @@ use crate::settings::Settings;
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
 use crate::startup::Backend;
+use crate::store::StoreError;
 use crate::store::connect::{Database, Route, within};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
@@ -43,16 +45,16 @@ struct Findings {
 
 impl Findings {
     fn ok(message: &str) {
-        println!("  ok    {message}");
+        say!("  ok    {message}");
     }
 
     fn warn(message: &str) {
-        println!("  warn  {message}");
+        say!("  warn  {message}");
     }
 
     fn fail(&mut self, message: &str) {
         self.failures += 1;
-        println!("  FAIL  {message}");
+        say!("  FAIL  {message}");
     }
 }
 
@@ -66,7 +68,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(problems) => return Ok(wrong(&problems)),
     };
-    println!("\nChecks");
+    say!("\nChecks");
     layers.warnings.iter().for_each(|warning| Findings::warn(warning));
     let mut findings = Findings::default();
     secrets(&settings, &mut findings);
@@ -79,24 +81,24 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
     stripe_api(&settings, &mut findings).await;
     Ok(if findings.failures == 0 {
-        println!("\nAll is well.");
+        say!("\nAll is well.");
         ExitCode::SUCCESS
     } else {
-        println!("\n{} to mend.", findings.failures);
+        say!("\n{} to mend.", findings.failures);
         ExitCode::FAILURE
     })
 }
 
 fn wrong(problems: &[Problem]) -> ExitCode {
-    println!("\nThe configuration is wrong");
+    say!("\nThe configuration is wrong");
     for problem in problems {
-        println!("  FAIL  {problem}");
+        say!("  FAIL  {problem}");
     }
     ExitCode::from(super::USAGE)
 }
 
 fn print_settings(layers: &Layers) {
-    println!("Settings");
+    say!("Settings");
     for setting in spec::ALL {
         let (text, origin) = match layers.get(setting.key) {
             None => continue,
@@ -105,10 +107,10 @@ fn print_settings(layers: &Layers) {
             }
             Some(value) => (value.text.clone(), &value.origin),
         };
-        println!("  {:<22} {text:<26} {origin}", setting.key);
+        say!("  {:<22} {text:<26} {origin}", setting.key);
     }
     for (name, endpoint) in &layers.endpoints {
-        println!("  {:<22} {} secrets", format!("endpoints.{name}"), endpoint.secrets.len());
+        say!("  {:<22} {} secrets", format!("endpoints.{name}"), endpoint.secrets.len());
     }
 }
 
@@ -165,12 +167,15 @@ async fn stripe_api(settings: &Settings, findings: &mut Findings) {
 async fn database(database: &Database, findings: &mut Findings) {
     let name = database.describe();
     let pool = database.pool(2);
+    let lost = |error: StoreError| {
+        format!("database {name}: {error}; is DATABASE_URL right, and the server up?")
+    };
+    // The pool would only say that its time is up.
+    if let Err(error) = database.connect().await {
+        return findings.fail(&lost(error.into()));
+    }
     match status::server(&pool).await {
-        Err(error) => {
-            return findings.fail(&format!(
-                "database {name}: {error}; is DATABASE_URL right, and the server up?"
-            ));
-        }
+        Err(error) => return findings.fail(&lost(error)),
         Ok(server) => judge(&name, &server, findings),
     }
     match within(&pool, PATIENCE, migrations::state).await {
@@ -214,6 +219,11 @@ fn embedded_postgres(settings: &Settings, findings: &mut Findings) {
             data_dir.display()
         )),
         Err(error) => findings.fail(&error.to_string()),
+    }
+    // What is not there yet is made below what is.
+    let there = data_dir.ancestors().find(|folder| folder.exists());
+    if !there.is_some_and(|there| there.is_dir() && access(there, AccessFlags::W_OK).is_ok()) {
+        findings.fail(&format!("nothing can be written to {}", data_dir.display()));
     }
     if embedded::running(data_dir).is_some() {
         Findings::ok("the embedded database is running");

@@ -129,7 +129,7 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
         Action::Untarget(Named { name, flags }) => {
             act(&flags, async |connection, me| actions::unset_target(connection, me, &name).await)
                 .await?;
-            println!("{name} is claimed from in SQL now");
+            say!("{name} is claimed from in SQL now");
         }
         Action::Secret(Named { name, flags }) => {
             let mut connection = connect(&flags).await?;
@@ -138,31 +138,31 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<ExitCode> {
             if secrets.is_empty() {
                 anyhow::bail!("{name:?} is not pushed to: only pushes are signed");
             }
-            println!("{}", secrets.join("\n"));
+            say!("{}", secrets.join("\n"));
         }
         Action::Pause { name, because, flags } => {
             act(&flags, async |connection, me| {
                 actions::pause(connection, me, &name, because.as_deref()).await
             })
             .await?;
-            println!("paused {name}");
+            say!("paused {name}");
         }
         Action::Resume(Named { name, flags }) => {
             act(&flags, async |connection, me| actions::resume(connection, me, &name).await)
                 .await?;
-            println!("resumed {name}");
+            say!("resumed {name}");
         }
         Action::Reset { name, to, flags } => {
             let rewound = act(&flags, async |connection, me| {
                 actions::rewind(connection, me, &name, &to).await
             });
             let cursor = rewound.await?;
-            println!("{name} goes on after position {cursor}");
+            say!("{name} goes on after position {cursor}");
         }
         Action::Drop(Named { name, flags }) => {
             act(&flags, async |connection, me| actions::drop_consumer(connection, me, &name).await)
                 .await?;
-            println!("dropped {name}");
+            say!("dropped {name}");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -175,7 +175,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let made =
         act(&flags, async |connection, me| actions::create_consumer(connection, me, &new).await);
     let (cursor, secret) = made.await?;
-    println!("made {}, which begins after position {cursor}", new.name);
+    say!("made {}, which begins after position {cursor}", new.name);
     tell_secret(secret);
     Ok(())
 }
@@ -187,13 +187,13 @@ async fn alter(args: AlterArgs) -> anyhow::Result<()> {
         actions::alter_consumer(connection, me, &name, &options, target.as_ref()).await
     });
     tell_secret(altered.await?);
-    println!("changed {name}");
+    say!("changed {name}");
     Ok(())
 }
 
 fn tell_secret(secret: Option<String>) {
     if let Some(secret) = secret {
-        println!("it is signed with {secret}");
+        say!("it is signed with {secret}");
     }
 }
 
@@ -204,7 +204,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     }
     let rows = said(consumer_admin::status(&mut connection, args.name.as_deref()).await)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     let columns = [
@@ -232,10 +232,10 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         }));
     }
     table::align_right(&mut lines, &[5, 6, 7, 8, 9, 10]);
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     for row in rows.iter().filter(|row| row.get("paused_because").is_some_and(|why| !why.is_null()))
     {
-        println!(
+        say!(
             "{} is paused: {}",
             table::cell(row.get("name")),
             table::cell(row.get("paused_because"))

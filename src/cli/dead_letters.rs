@@ -105,13 +105,13 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
             let done = act(&which.flags, async |connection, me| {
                 actions::retry_dead_letters(connection, me, which.selection()).await
             });
-            println!("{} will be tried again now", done.await?);
+            say!("{} will be tried again now", done.await?);
         }
         Action::Discard(which) => {
             let done = act(&which.flags, async |connection, me| {
                 actions::discard_dead_letters(connection, me, which.selection()).await
             });
-            println!("{} discarded", done.await?);
+            say!("{} discarded", done.await?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -129,7 +129,7 @@ async fn list(
     }
     let rows = said(consumer_admin::dead_letters(&mut connection, consumer, None, limit).await)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     let columns =
@@ -139,7 +139,7 @@ async fn list(
     for row in &rows {
         lines.add_row(columns.map(|name| table::cell(row.get(name))));
     }
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     Ok(())
 }
 
@@ -161,24 +161,24 @@ async fn show(
     if json {
         let attempts = attempts.into_iter().map(Value::Object).collect();
         letter.insert("history".to_owned(), Value::Array(attempts));
-        println!("{}", serde_json::to_string_pretty(&letter)?);
+        say!("{}", serde_json::to_string_pretty(&letter)?);
         return Ok(());
     }
     for (name, value) in &letter {
-        println!("{:<10} {}", name.replace('_', " "), table::cell(Some(value)));
+        say!("{:<10} {}", name.replace('_', " "), table::cell(Some(value)));
     }
     for attempt in &attempts {
         let part = |name| table::cell(attempt.get(name));
-        println!(
+        say!(
             "\nattempt {} at {}: {} {}",
             part("attempt"),
             part("at"),
             part("verdict"),
             part("status")
         );
-        println!("  {}", part("error"));
+        say!("  {}", part("error"));
         for line in attempt.get("answer").and_then(Value::as_str).unwrap_or_default().lines() {
-            println!("  | {}", harmless(line));
+            say!("  | {}", harmless(line));
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     let (settings, _) = args.flags.settings()?;
     let _log = telemetry::start(&settings.log)?;
     let stop = shutdown::on_signal()?;
-    println!("Starting a private Postgres and the gateway …");
+    say!("Starting a private Postgres and the gateway …");
     let data_dir = settings.database.data_dir.clone();
     let Some(gateway) = start(&args.flags, own_folder.as_deref(), &stop).await? else {
         return Ok(ExitCode::SUCCESS);
@@ -56,16 +56,16 @@ pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     let url = format!("http://{}/webhooks/stripe", gateway.address());
 
     let report = send_samples(&url, &secret, &stop).await?;
-    println!("\nWhat was sent\n{}", replay::summary(&report));
-    println!("\nWhat is in the database now\n{}", contents(gateway.pool()).await?);
+    say!("\nWhat was sent\n{}", replay::summary(&report));
+    say!("\nWhat is in the database now\n{}", contents(gateway.pool()).await?);
     if report.recorded == 0 && report.complete() {
-        println!("\nNothing is new: all of it was recorded by an earlier demo, and is recognised.");
+        say!("\nNothing is new: all of it was recorded by an earlier demo, and is recognised.");
     }
     if args.once {
         stop.cancel();
     } else if !stop.is_cancelled() {
         let data_dir = data_dir.display();
-        println!("\n{}", next_steps(&url, &gateway, &secret, &data_dir.to_string()));
+        say!("\n{}", next_steps(&url, &gateway, &secret, &data_dir.to_string()));
     }
     gateway.run_until(stop).await?;
     Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -84,7 +84,7 @@ async fn start(
         match (started, own_folder) {
             (Err(error), Some(folder)) if is_of_others(&error) => {
                 let aside = embedded::put_aside(folder)?.display().to_string();
-                println!("{error:#}.\nThat data is now in {aside}; starting afresh …");
+                say!("{error:#}.\nThat data is now in {aside}; starting afresh …");
             }
             (started, _) => return started,
         }
@@ -155,7 +155,7 @@ async fn send_samples(url: &str, secret: &str, stop: &CancellationToken) -> anyh
     let events = source::from_stories(&stories(SEED, START));
     let options = Options { shuffle: Some(SHUFFLE), duplicates: DUPLICATES, unique_ids: None };
     let plan = Plan::new(events, &options);
-    println!(
+    say!(
         "Sending {} sample events to {url}: shuffled, and {DUPLICATES} % of them twice",
         plan.deliveries().len()
     );

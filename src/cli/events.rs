@@ -131,7 +131,7 @@ async fn list(
     })
     .await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
     let mut lines = table::plain();
@@ -147,7 +147,7 @@ async fn list(
             event.status,
         ]);
     }
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     Ok(())
 }
 
@@ -188,7 +188,7 @@ async fn show(
     let story = said(timeline(&mut transaction, found.event.clone(), &found.raw).await)?;
     transaction.commit().await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&json!({"event": found, "timeline": story}))?);
+        say!("{}", serde_json::to_string_pretty(&json!({"event": found, "timeline": story}))?);
         return Ok(());
     }
     tell(&found, &story);
@@ -209,17 +209,17 @@ fn tell(found: &EventDetail, story: &Timeline) {
         ("source", &event.source),
         ("status", &event.status),
     ] {
-        println!("{name:<10} {}", harmless(value));
+        say!("{name:<10} {}", harmless(value));
     }
-    println!();
+    say!("");
     let mut steps = table::plain();
     for step in &story.steps {
         let at = step.at.map(second).unwrap_or_default();
         let cells = [step.what, step.of.as_str(), step.looks, step.detail.as_str()];
         steps.add_row(std::iter::once(at).chain(cells.map(harmless)));
     }
-    println!("{}\n", table::text(&steps));
+    say!("{}\n", table::text(&steps));
     for line in String::from_utf8_lossy(&found.raw).lines() {
-        println!("{}", harmless(line));
+        say!("{}", harmless(line));
     }
 }

@@ -34,6 +34,6 @@ pub fn run(args: &FixturesArgs) -> anyhow::Result<ExitCode> {
             written += 1;
         }
     }
-    println!("wrote {written} events to {}", args.folder.display());
+    say!("wrote {written} events to {}", args.folder.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -113,13 +113,13 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
                 actions::register_handler(connection, me, &handler).await
             });
             let name = made.await?;
-            println!("registered {name}");
+            say!("registered {name}");
         }
         Action::List(args) => list(&mut connect(&args.flags).await?).await?,
         Action::Drop { name, flags } => {
             act(&flags, async |connection, me| actions::drop_handler(connection, me, &name).await)
                 .await?;
-            println!("dropped {name}");
+            say!("dropped {name}");
         }
         Action::Failures(args) => list_failures(&mut connect(&args.flags).await?).await?,
         Action::Retry { failure, name, flags } => {
@@ -127,7 +127,7 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
                 actions::retry_failures(connection, me, failure, name.as_deref()).await
             });
             let due = due.await?;
-            println!("{due} will be tried again now");
+            say!("{due} will be tried again now");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -146,7 +146,7 @@ async fn list(connection: &mut PgConnection) -> anyhow::Result<()> {
             handler.max_attempts.to_string(),
         ]);
     }
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     Ok(())
 }
 
@@ -166,6 +166,6 @@ async fn list_failures(connection: &mut PgConnection) -> anyhow::Result<()> {
             line.error,
         ]);
     }
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     Ok(())
 }

@@ -35,7 +35,7 @@ pub async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
     let response =
         client.get(url.clone()).send().await.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
-    println!("{status} {}", response.text().await.unwrap_or_default());
+    say!("{status} {}", response.text().await.unwrap_or_default());
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

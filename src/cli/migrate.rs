@@ -32,6 +32,6 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     // The embedded server is stopped whatever happened.
     backend.close().await?;
     let (state, database) = migrated?;
-    println!("{database}: {state}");
+    say!("{database}: {state}");
     Ok(ExitCode::SUCCESS)
 }

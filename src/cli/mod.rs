@@ -1,6 +1,11 @@
 //! The command line: one file per subcommand, and what they share. Commands speak on standard
 //! output, logs go to standard error, and exit codes mean: 0 done, 1 it failed, 2 wrongly asked.
 
+/// Writes a line to standard output, which need not be read to its end: `head` does not.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::terminal::say(format_args!($($text)*)) };
+}
+
 mod backfill;
 mod check;
 mod completions;
@@ -36,6 +41,8 @@ mod when;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::store::browse::BrowseError;
 
 /// Exit code when the command line or the configuration is wrong, as clap's own.
 const USAGE: u8 = 2;
@@ -117,7 +124,10 @@ pub fn main() -> ExitCode {
             Command::Fixtures(args) => fixtures::run(&args),
         }
     });
-    done.unwrap_or_else(|error| report(&error))
+    match done {
+        Ok(_) if terminal::left_unsaid() => ExitCode::FAILURE,
+        done => done.unwrap_or_else(|error| report(&error)),
+    }
 }
 
 /// The configuration is wrong; its problems have been told already or stand in the message.
@@ -127,5 +137,7 @@ struct Misconfigured(String);
 
 fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("tollgate: {error:#}");
-    if error.is::<Misconfigured>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    let wrongly_asked = error.is::<Misconfigured>()
+        || matches!(error.downcast_ref(), Some(BrowseError::Invalid(_)));
+    if wrongly_asked { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }

@@ -43,7 +43,7 @@ pub fn run(args: &PsqlArgs) -> anyhow::Result<ExitCode> {
         },
     };
     if args.print {
-        println!("{url}");
+        say!("{url}");
         return Ok(ExitCode::SUCCESS);
     }
     let (url, password) = without_password(&url)?;

@@ -54,10 +54,10 @@ pub async fn run(args: RebuildArgs) -> anyhow::Result<ExitCode> {
         counts.add_row([name.clone(), rows.to_string()]);
     }
     table::align_right(&mut counts, &[1]);
-    println!("{}", table::text(&counts));
+    say!("{}", table::text(&counts));
     for key in &done.left_out {
         let (table, id) = (key.table, harmless(&key.id));
-        println!("no table can hold every state of {id} in {table}: see its failures");
+        say!("no table can hold every state of {id} in {table}: see its failures");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -51,7 +51,7 @@ pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     let reports = reports?;
     for report in &reports {
         if args.asked.json {
-            println!("{}", serde_json::to_string(report)?);
+            say!("{}", serde_json::to_string(report)?);
         } else {
             tell(report, args.dry_run);
         }
@@ -67,23 +67,23 @@ fn tell(report: &Report, dry_run: bool) {
     };
     let (events, listed) = (report.events(), report.listed);
     let done = if dry_run { "missing" } else { "fetched" };
-    println!("{whose}: {listed} events compared, {events} {done}");
+    say!("{whose}: {listed} events compared, {events} {done}");
     if let (Some(since), Some(until)) = (report.since, report.until) {
-        println!("  made from {} to {}", second(since), second(until));
+        say!("  made from {} to {}", second(since), second(until));
         let mut types = table::plain();
         for (name, count) in &report.found {
             types.add_row([format!("  {}", harmless(name)), count.to_string()]);
         }
         table::align_right(&mut types, &[1]);
-        println!("{}", table::text(&types));
+        say!("{}", table::text(&types));
     }
     if report.rejected > 0 {
-        println!("  {} refused by a handler with the policy reject", report.rejected);
+        say!("  {} refused by a handler with the policy reject", report.rejected);
     }
     if report.quarantined > 0 {
-        println!("  {} that the database cannot hold, in quarantine", report.quarantined);
+        say!("  {} that the database cannot hold, in quarantine", report.quarantined);
     }
     if let Some(error) = &report.error {
-        println!("  not to the end: {}", harmless(error));
+        say!("  not to the end: {}", harmless(error));
     }
 }

@@ -113,9 +113,9 @@ pub async fn run(args: ReprocessArgs) -> anyhow::Result<ExitCode> {
     drop(connection);
     if args.dry_run || which.is_empty() {
         if args.json {
-            println!("{}", dry(&which));
+            say!("{}", dry(&which));
         } else {
-            println!("{}", words(&which));
+            say!("{}", words(&which));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -126,7 +126,7 @@ pub async fn run(args: ReprocessArgs) -> anyhow::Result<ExitCode> {
     let what = filter.words();
     let told =
         act(&args.flags, async |connection, me| done(connection, me, &args, &which, &what).await);
-    println!("{}", told.await?);
+    say!("{}", told.await?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -73,9 +73,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     };
     let concerns = report.concerns();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report.json(&concerns))?);
+        say!("{}", serde_json::to_string_pretty(&report.json(&concerns))?);
     } else {
-        println!("{}", report.screen(&concerns, Clock::system().now()));
+        say!("{}", report.screen(&concerns, Clock::system().now()));
     }
     Ok(if concerns.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

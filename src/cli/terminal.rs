@@ -2,7 +2,9 @@
 //! that nobody wants, JSON on one line.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write as _};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use time::OffsetDateTime;
 
@@ -34,6 +36,27 @@ impl Colours {
     fn paint(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Whether standard output, a full disk say, did not take a line.
+static UNSAID: AtomicBool = AtomicBool::new(false);
+
+/// What `say!` does.
+pub fn say(line: std::fmt::Arguments<'_>) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            if !UNSAID.swap(true, Relaxed) {
+                eprintln!("tollgate: cannot write to standard output: {error}");
+            }
+        }
+        // Whoever has left does not want to know.
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Whether something that was to be said could not be.
+pub fn left_unsaid() -> bool {
+    UNSAID.load(Relaxed)
 }
 
 /// Asks whoever sits at the terminal, unless they have said yes before. True to go on.

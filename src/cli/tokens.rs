@@ -89,7 +89,7 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
         Action::Revoke { name, flags } => {
             act(&flags, async |connection, me| actions::revoke_token(connection, me, &name).await)
                 .await?;
-            println!("revoked {name}");
+            say!("revoked {name}");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -103,7 +103,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         actions::create_token(connection, me, &holder, days).await
     });
     let token = made.await?;
-    println!("{token}");
+    say!("{token}");
     Ok(())
 }
 
@@ -121,7 +121,7 @@ async fn list(json: bool, flags: &SettingFlags) -> anyhow::Result<()> {
                 "used_at": token.used_at.map(time),
             })
         });
-        println!("{}", serde_json::to_string_pretty(&all.collect::<Vec<_>>())?);
+        say!("{}", serde_json::to_string_pretty(&all.collect::<Vec<_>>())?);
         return Ok(());
     }
     let mut lines = table::plain();
@@ -136,6 +136,6 @@ async fn list(json: bool, flags: &SettingFlags) -> anyhow::Result<()> {
             token.used_at.map_or("never".to_owned(), time),
         ]);
     }
-    println!("{}", table::text(&lines));
+    say!("{}", table::text(&lines));
     Ok(())
 }

@@ -62,7 +62,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     asking.end().await;
     let verdict = done?;
     if args.asked.json {
-        println!("{}", serde_json::to_string(&verdict)?);
+        say!("{}", serde_json::to_string(&verdict)?);
     } else {
         tell(&verdict, args.fix);
     }
@@ -84,11 +84,11 @@ fn tell(verdict: &Verdict, fix: bool) {
             let (account, id) = (harmless(&drift.account), harmless(&drift.id));
             lines.add_row([drift.table.clone(), account, id, what]);
         }
-        println!("{}", table::text(&lines));
+        say!("{}", table::text(&lines));
     }
     for refused in &verdict.refused {
-        println!("{}", harmless(refused));
+        say!("{}", harmless(refused));
     }
     let Verdict { checked, unchecked, differ, .. } = verdict;
-    println!("{checked} compared, {unchecked} unchecked, {differ} differ");
+    say!("{checked} compared, {unchecked} unchecked, {differ} differ");
 }

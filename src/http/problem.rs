@@ -82,7 +82,7 @@ pub async fn not_found() -> HttpResponse {
 }
 
 /// The answer to a method that a path does not take; `allowed` are those that it does.
-pub fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+pub fn method_not_allowed(allowed: &str) -> HttpResponse {
     let mut response = HttpResponse::MethodNotAllowed();
     response.insert_header((ALLOW, allowed));
     problem(

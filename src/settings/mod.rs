@@ -198,6 +198,12 @@ impl Settings {
             );
             read.optional("queue_bytes", |_| Err::<(), _>(expected));
         }
+        let admin = settings.admin.as_ref().map(|admin| admin.listen);
+        if admin == Some(settings.listen) && settings.listen.port() != 0 {
+            read.optional("admin_listen", |_| {
+                Err::<(), _>("expected another address than that of listen".into())
+            });
+        }
         if read.problems.is_empty() { Ok(settings) } else { Err(read.problems) }
     }
 }
@@ -225,9 +231,11 @@ fn admin(read: &mut Reader<'_>) -> Option<AdminSettings> {
 
 fn database(read: &mut Reader<'_>) -> DatabaseSettings {
     fn url(text: &str) -> Result<PgConnectOptions, String> {
-        text.parse().map_err(|error| {
-            format!("expected postgres://user:password@host:port/database: {error}")
-        })
+        let expected = "expected postgres://user:password@host:port/database";
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(expected.to_owned());
+        }
+        text.parse().map_err(|error| format!("{expected}: {error}"))
     }
     DatabaseSettings {
         url: read.optional("database_url", url),

@@ -269,7 +269,9 @@ pub async fn status(
     name: Option<&str>,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = sqlx::query_scalar(
-        "SELECT to_jsonb(s)::text FROM tollgate.consumer_status s
+        "SELECT (to_jsonb(s) || jsonb_build_object(
+                     'url', regexp_replace(regexp_replace(s.url, '//[^/?#]*@', '//…@'), '\\?.*', '?…')))::text
+         FROM tollgate.consumer_status s
          WHERE $1 IS NULL OR s.name = $1 ORDER BY s.name",
     );
     rows.bind(name).fetch_all(connection).await.map(|rows| parsed(&rows))

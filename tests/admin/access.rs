@@ -190,6 +190,18 @@ async fn on_loopback_no_token_is_needed_until_there_is_one() {
     let rebound = whoami(&app, named("evil.example:9090")).await;
     assert_eq!((rebound.status, rebound.word().as_str()), (403, "cross_site"));
 
+    // A cookie of another gateway on this host, or of a token that is gone: pages work all the same.
+    let cookie = "tollgate_session=0123456789abcdef";
+    let csrf = tollgate::http::admin::access::csrf_of("0123456789abcdef");
+    let page = app.ask("GET", "/tokens", |request| request.header("cookie", cookie)).await;
+    assert!(page.body.contains(&csrf), "{}", page.body);
+    let pressed = app
+        .ask("POST", "/logout", |request| {
+            form(request, &[("csrf", &csrf)]).header("cookie", cookie)
+        })
+        .await;
+    assert_eq!(pressed.status, 303, "{}", pressed.body);
+
     create(&app, "first", Scope::Read).await;
     assert_eq!(whoami(&app, |request| request).await.status, 401);
     let bearer = |request: RequestBuilder| request.bearer_auth(text_of("first"));

@@ -192,6 +192,10 @@ async fn many_are_done_again_after_a_dry_run_and_only_as_confirmed() {
     assert_eq!(noted, [expected]);
     let old = json!({"consumer": "mailer", "confirm": "0123456789abcdef-1-1"});
     assert_eq!(api.call("POST", "/api/v1/replay", &old).await.status, 400);
+    let print = dry["confirm"].as_str().unwrap().split('-').next().unwrap();
+    let late = json!(format!("{print}-253402300799-2"));
+    let late = api.call("POST", "/api/v1/replay", &call(Some(&late), false, "evt_*")).await;
+    assert_eq!((late.status, late.word().as_str()), (409, "conflict"), "{}", late.body);
 }
 
 #[tokio::test]

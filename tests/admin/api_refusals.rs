@@ -17,6 +17,7 @@ async fn what_makes_no_sense_is_refused_with_a_sentence() {
         ("/api/v1/events?cursor=zzz".to_owned(), "none of ours"),
         ("/api/v1/events?since=yesterday".to_owned(), "expected a time"),
         ("/api/v1/events?until=2026-02-30".to_owned(), "expected a time"),
+        ("/api/v1/stats?since=0000-01-01".to_owned(), "expected a time"),
         ("/api/v1/events?limit=201".to_owned(), "1 to 200"),
         ("/api/v1/events?limit=x".to_owned(), "expected a number"),
         ("/api/v1/events?colour=red".to_owned(), "cannot be filtered"),
@@ -102,4 +103,29 @@ async fn each_call_needs_its_scope() {
     let noted = ("operate", "failures.retry", "all");
     let noted = (noted.0.to_owned(), noted.1.to_owned(), noted.2.to_owned());
     assert_eq!(api.audit().await, [noted]);
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_a_problem_too() {
+    let api = Api::spawn().await;
+    for path in ["/api/v1/", "/api/v2/events", "/api/v1/consumers//attempts", "/api/v1/nothing"] {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status, answer.word().as_str()), (404, "not_found"), "{path}");
+    }
+    for (method, path, allowed) in [
+        ("PUT", "/api/v1/events", "GET"),
+        ("HEAD", "/api/v1/events/evt_1", "GET"),
+        ("DELETE", "/api/v1/consumers", "GET, POST"),
+        ("GET", "/api/v1/replay", "POST"),
+    ] {
+        let answer = api.call(method, path, &json!({})).await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some(allowed)),
+            "{method} {path}"
+        );
+        if method != "HEAD" {
+            assert_eq!(answer.word(), "method_not_allowed");
+        }
+    }
 }

@@ -78,6 +78,10 @@ async fn a_consumer_is_made_changed_paused_rewound_and_dropped() {
 async fn a_target_is_set_changed_and_taken_away() {
     let app = App::spawn().await;
     let made = done(&app, &["consumers", "create", "app", "--url", "http://127.0.0.1:9/hook"]);
+    done(&app, &["consumers", "create", "bus", "--url", "nats://user:hunter2@127.0.0.1:9"]);
+    let shown = done(&app, &["consumers", "list", "bus", "--json"]);
+    assert!(shown.contains("nats://…@127.0.0.1:9") && !shown.contains("hunter2"), "{shown}");
+    done(&app, &["consumers", "drop", "bus"]);
     let secret =
         made.lines().find_map(|line| line.strip_prefix("it is signed with ")).unwrap().to_owned();
     assert!(secret.starts_with("whsec_") && secret.len() > 60, "{made}");

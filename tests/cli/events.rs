@@ -1,15 +1,16 @@
 //! `tollgate events`: found by filters, shown with what became of them, exported and sent again.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::{App, SECRET, event};
 use crate::{done, failed, stdout, tollgate};
 
-fn refused(app: &App, arguments: &[&str]) -> String {
+fn refused(app: &App, expected: i32, arguments: &[&str]) -> String {
     let (code, why) = failed(app, arguments);
-    assert_eq!(code, 1, "{arguments:?}");
+    assert_eq!(code, expected, "{arguments:?}");
     why
 }
 
@@ -48,9 +49,11 @@ async fn events_are_found_by_what_they_are_about() {
     }
     assert_eq!(app.events().await, 4);
     assert!(
-        refused(&app, &["events", "list", "--since", "soon"]).contains("since: expected a time")
+        refused(&app, 2, &["events", "list", "--since", "soon"]).contains("since: expected a time")
     );
-    assert!(refused(&app, &["events", "list", "--status", "odd"]).contains("status: expected ok"));
+    assert!(
+        refused(&app, 2, &["events", "list", "--status", "odd"]).contains("status: expected ok")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +70,7 @@ async fn an_event_is_shown_with_its_story_and_byte_for_byte() {
     assert!(!text.contains('\u{202e}'), "the terminal takes no orders");
     let json: Value = serde_json::from_str(&done(&app, &["events", "list", "--json"])).unwrap();
     assert_eq!(json[0]["status"], "ok");
-    assert!(refused(&app, &["events", "show", "evt_2"]).contains("there is no event \"evt_2\""));
+    assert!(refused(&app, 1, &["events", "show", "evt_2"]).contains("there is no event \"evt_2\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,4 +90,24 @@ async fn what_was_exported_can_be_sent_again() {
     let file = file.to_str().unwrap();
     done(&other, &["replay", file, "--to", &to, "--secret", SECRET]);
     assert_eq!(other.events().await, 450);
+}
+
+/// As behind `head`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_ends_the_command() {
+    let app = App::spawn().await;
+    for n in 0..200 {
+        app.deliver(event(&format!("evt_{n}"))).await;
+    }
+    for arguments in ["events list --limit 200", "events list --limit 200 --json", "check"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(arguments.split(' ')).env("DATABASE_URL", &app.database_url);
+        command.env("STRIPE_WEBHOOK_SECRET", SECRET).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{arguments}");
+    }
+    app.stop().await;
 }

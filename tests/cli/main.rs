@@ -103,6 +103,25 @@ async fn check_finds_what_is_wrong_and_says_how_to_mend_it() {
     );
     assert_eq!(unreachable.status.code(), Some(1));
     assert!(stdout(&unreachable).contains("is DATABASE_URL right"));
+    assert!(stdout(&unreachable).contains("refused"), "{}", stdout(&unreachable));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let below_a_file = file.path().join("data");
+    let environment =
+        [("TOLLGATE_DATA_DIR", below_a_file.to_str().unwrap()), ("STRIPE_WEBHOOK_SECRET", SECRET)];
+    let nowhere = tollgate(&["check"], &environment);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stdout(&nowhere).contains("nothing can be written to"), "{}", stdout(&nowhere));
+
+    for (setting, value, says) in [
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:8080", "another address than that of listen"),
+        ("DATABASE_URL", "mysql://a:b@c/d", "expected postgres://"),
+    ] {
+        let environment = [(setting, value), ("STRIPE_WEBHOOK_SECRET", SECRET)];
+        let wrong = tollgate(&["check"], &environment);
+        assert_eq!(wrong.status.code(), Some(2), "{setting}");
+        assert!(stdout(&wrong).contains(says), "{}", stdout(&wrong));
+    }
 }
 
 #[test]

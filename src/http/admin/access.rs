@@ -171,7 +171,10 @@ pub async fn identify(admin: &Admin, request: &HttpRequest) -> Result<Identity, 
             };
             match known {
                 Some(known) => Ok(Identity { csrf: Some(csrf_of(&session)), ..known }),
-                None => nobody(admin, &mut connection).await,
+                // The cookie comes along with every form all the same, and with another gateway's.
+                None => nobody(admin, &mut connection)
+                    .await
+                    .map(|known| Identity { csrf: Some(csrf_of(&session)), ..known }),
             }
         }
         Credentials::None => nobody(admin, &mut connection).await,

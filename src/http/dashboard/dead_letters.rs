@@ -46,6 +46,9 @@ async fn list(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminEr
     let Which { consumer, cursor } = which.into_inner();
     let first = cursor.as_deref().unwrap_or_default().is_empty();
     let request = PageRequest::new(None, cursor).map_err(AdminError::from)?;
+    if consumer.contains('\0') {
+        return Err(AdminError::Invalid("consumer: expected a name".to_owned()));
+    }
     let name = Some(consumer.clone()).filter(|name| !name.is_empty());
     let read = async move |connection: &mut _| {
         let page = problems::dead_letters(connection, name.as_deref(), &request).await;

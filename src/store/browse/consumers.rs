@@ -119,7 +119,7 @@ pub async fn consumers(
                 c.paused_at, s.paused_because, c.max_attempts, extract(epoch FROM c.lease)::float8 AS lease,
                 extract(epoch FROM c.retry_first)::float8 AS retry_first,
                 extract(epoch FROM c.retry_most)::float8 AS retry_most, c.created_at,
-                regexp_replace(s.url, '//[^/?#]*@', '//…@') AS url, p.breaker, p.breaker_failures, s.breaker_until,
+                regexp_replace(regexp_replace(s.url, '//[^/?#]*@', '//…@'), '\\?.*', '?…') AS url, p.breaker, p.breaker_failures, s.breaker_until,
                 extract(epoch FROM t.timeout)::float8 AS timeout, t.concurrency, t.rate, t.burst, t.subject,
                 t.breaker_after, extract(epoch FROM t.breaker_wait)::float8 AS breaker_wait,
                 cardinality(t.secrets) AS secrets

@@ -189,8 +189,8 @@ pub fn instant(name: &str, value: &str) -> Result<OffsetDateTime, BrowseError> {
             Some(Date::parse(value, &Iso8601::DATE).ok()?.with_time(Time::MIDNIGHT).assume_utc())
         })
         .or_else(|| OffsetDateTime::from_unix_timestamp(value.parse().ok()?).ok());
-    // Postgres keeps times from 4713 BC on; nobody means one that old.
-    parsed.filter(|time| (0..=9999).contains(&time.year())).ok_or_else(|| {
+    // Postgres keeps times from 4713 BC on, JSON those of four digits; nobody means one that old.
+    parsed.filter(|time| (1..=9999).contains(&time.year())).ok_or_else(|| {
         expected(name, "a time such as 2026-01-31T12:00:00Z, 2026-01-31, or Unix seconds")
     })
 }

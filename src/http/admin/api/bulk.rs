@@ -224,7 +224,8 @@ impl Plan {
             let other = "confirm: it comes from the dry run of another call";
             return Err(AdminError::Invalid(other.to_owned()));
         }
-        if cut_off + GOOD_FOR < self.now || cut_off > self.now + Duration::minutes(1) {
+        if cut_off.saturating_add(GOOD_FOR) < self.now || cut_off > self.now + Duration::minutes(1)
+        {
             return Err(AdminError::Conflict(
                 "the dry run was too long ago: do it again".to_owned(),
             ));

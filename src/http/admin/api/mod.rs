@@ -12,11 +12,15 @@ mod people;
 mod problems;
 
 use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 pub use document::document;
+
+use super::error::not_found;
+use crate::http::problem::method_not_allowed;
 
 /// What every call answers that is not done: a problem as in RFC 9457.
 #[derive(Serialize, ToSchema)]
@@ -64,7 +68,10 @@ macro_rules! table {
         /// The routes of the API.
         pub fn routes(config: &mut ServiceConfig) {
             $(config.route($path, web::$method().to($($handler)::+));)*
+            $(config.route($path, web::route().to(other_method));)*
             document::routes(config);
+            // Or the pages would answer.
+            config.service(web::scope("/api").default_service(web::route().to(not_found)));
         }
 
         #[derive(OpenApi)]
@@ -82,6 +89,14 @@ macro_rules! table {
         )]
         struct Document;
     };
+}
+
+/// The answer to a path of the API that does not take the request's method.
+async fn other_method(request: HttpRequest) -> HttpResponse {
+    let path = request.match_pattern().unwrap_or_default();
+    let methods = ROUTES.iter().filter(|(_, known)| *known == path);
+    let allowed: Vec<_> = methods.map(|(method, _)| method.to_ascii_uppercase()).collect();
+    method_not_allowed(&allowed.join(", "))
 }
 
 // A fixed path stands before one that would swallow it.
