@@ -139,6 +139,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let plan = Plan::new(events, &args.options());
 
+    args.warn_of_nobody().await;
     let bar = progress_bar(plan.deliveries().len());
     let report = sender.send(&plan, &on_interrupt(), |so_far| show(&bar, so_far)).await;
     bar.finish_and_clear();
@@ -168,6 +169,7 @@ async fn from_log(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     if !confirm(&format!("Make {deliveries} deliveries to {}?", args.to), args.log.yes)? {
         return Ok(ExitCode::FAILURE);
     }
+    args.warn_of_nobody().await;
     let (planned, deliveries, reading) = chosen.deliveries(connection, options);
     let bar = progress_bar(planned);
     let stop = on_interrupt();
@@ -185,6 +187,15 @@ impl ReplayArgs {
         let (concurrency, interval, retries) = (self.concurrency, self.rate, self.retries);
         let pace = Pace { concurrency, interval, retries };
         Ok(Sender::new(target, pace, Clock::system())?)
+    }
+
+    /// Says so if nobody listens there yet: each delivery is tried again for a while, in silence.
+    async fn warn_of_nobody(&self) {
+        let addresses = self.to.socket_addrs(|| None).unwrap_or_default();
+        if let Err(error) = tokio::net::TcpStream::connect(&*addresses).await {
+            let host = self.to.host_str().unwrap_or_default();
+            eprintln!("nobody answers at {host} yet ({error}); trying all the same");
+        }
     }
 
     fn options(&self) -> Options {
