@@ -3,10 +3,12 @@
 
 use std::process::ExitCode;
 
+use super::Misconfigured;
 use super::stripe::{AskArgs, Asking, patiently};
 use super::table;
 use super::terminal::{harmless, second};
 use super::when::Since;
+use crate::store::handlers::Pattern;
 use crate::sync::reconcile::{Report, Scope, reconcile};
 
 /// Fetch events that no webhook brought
@@ -38,6 +40,10 @@ pub struct ReconcileArgs {
 }
 
 pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
+    for pattern in &args.types {
+        let wrong = |error| Misconfigured(format!("--type {pattern}: {error}"));
+        pattern.parse::<Pattern>().map_err(wrong)?;
+    }
     let asking = Asking::start(&args.asked).await?;
     let scope = Scope {
         since: args.since.map(|since| since.time_or_epoch(asking.clock.now())),

@@ -42,8 +42,9 @@ impl Context {
             return Some(self.new_event(envelope, json.to_owned().into(), Source::Reconcile));
         }
         let account = serde_json::Value::from(account);
-        let rest = json.trim_start().strip_prefix('{')?;
-        let named = format!("{{\n  \"account\": {account},{rest}");
+        // At the end, as of members that come twice the last one counts.
+        let all = json.trim_end().strip_suffix('}')?.trim_end();
+        let named = format!("{all},\n  \"account\": {account}\n}}");
         let envelope = Envelope::parse(named.as_bytes()).ok()?;
         Some(self.new_event(envelope, named.into(), Source::Reconcile))
     }

@@ -111,6 +111,11 @@ impl SyncError {
     pub fn is_about_asked(&self) -> bool {
         matches!(self, Self::Api(error) if error.is_about_asked())
     }
+
+    /// Whether Stripe gave no usable answer, to this or to everything.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Api(ApiError::Unavailable { .. }))
+    }
 }
 
 impl From<StoreError> for SyncError {

@@ -91,7 +91,8 @@ pub async fn run_once(context: &Context) -> Result<usize, SyncError> {
             }
             Err(error) => {
                 for event in std::iter::once(event).chain(left) {
-                    thin::nack(pool, event, &error.to_string(), Some(RETRY)).await?;
+                    // After longer and longer: it may take Stripe, or whoever has the key, days.
+                    thin::nack(pool, event, &error.to_string(), None).await?;
                 }
                 return Err(error);
             }

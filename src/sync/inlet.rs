@@ -42,12 +42,14 @@ impl Inlet {
         let mut outcomes = vec![None; events.len()];
         let mut left: Vec<usize> = (0..events.len()).collect();
         let mut wait = FIRST_WAIT;
-        for attempt in 1..=TRIES {
+        let mut tries = 0;
+        loop {
             let deadline = Instant::now() + self.deadline;
             let handed: Vec<_> = left
                 .iter()
                 .map(|at| (*at, self.queue.submit(Work::Event(events[*at].clone()), deadline)))
                 .collect();
+            let many = left.len();
             left.clear();
             for (at, answer) in handed {
                 let answer = match answer {
@@ -64,12 +66,14 @@ impl Inlet {
             if left.is_empty() {
                 return Ok(outcomes);
             }
-            if attempt < TRIES {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
+            // Slow handlers may leave time for a few only, but then for a few more.
+            (tries, wait) = if left.len() < many { (0, FIRST_WAIT) } else { (tries + 1, wait) };
+            if tries == TRIES {
+                return Err(NotWritten::Database.into());
             }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
         }
-        Err(NotWritten::Database.into())
     }
 
     /// Writes what still waits and ends the writer.

@@ -39,6 +39,9 @@ const HAUL_BYTES: usize = 32 << 20;
 /// Events that are handed over together.
 const AT_ONCE: usize = 500;
 
+/// Accounts in a row that Stripe does not answer about, before it is taken to be down for all.
+const SILENT: usize = 2;
+
 /// How long an event that a handler keeps out is tried again: as long as Stripe tries
 /// (<https://docs.stripe.com/webhooks#automatic-retries>).
 const KEPT_OUT: time::Duration = time::Duration::days(3);
@@ -87,14 +90,29 @@ async fn each_account(
 ) -> Result<Vec<Report>, SyncError> {
     // First, because it does not depend on what others are connected.
     let mut reports = vec![Run::new(context, scope, lease, "").report().await?];
-    let others = connected(&context.client, scope.accounts).await?;
+    let others = match connected(&context.client, scope.accounts).await {
+        Ok(others) => others,
+        Err(error) => {
+            // Where people look: else those accounts would never be missed.
+            if !scope.dry_run {
+                let (livemode, told) = (context.client.livemode(), error.to_string());
+                store::failed(&context.pool, "", livemode, &told).await?;
+            }
+            return Err(error.into());
+        }
+    };
     if scope.accounts == Accounts::Connected && !scope.dry_run {
         store::forget_others(&context.pool, context.client.livemode(), &others).await?;
     }
+    let mut silent = 0;
     for account in others {
         match Run::new(context, scope, lease, &account).report().await {
-            Ok(report) => reports.push(report),
-            Err(error) if error.is_about_asked() => {
+            Ok(report) => {
+                silent = 0;
+                reports.push(report);
+            }
+            Err(error) if error.is_about_asked() || error.is_silence() && silent < SILENT => {
+                silent += usize::from(error.is_silence());
                 tracing::error!(%error, account, "an account could not be compared");
                 let livemode = context.client.livemode();
                 let error = Some(error.to_string());
@@ -135,9 +153,10 @@ struct Run<'a> {
     report: Report,
     haul: BTreeMap<(OffsetDateTime, String), NewEvent>,
     haul_bytes: usize,
-    /// When the oldest event was made that a handler keeps out.
+    /// When the oldest event was made that a handler keeps out, and that Stripe itself would send
+    /// again.
     kept_out: Option<OffsetDateTime>,
-    /// Stripe's time, by the newest page.
+    /// Stripe's time, by the first page of a pass: what is made while others are read is not on it.
     now: OffsetDateTime,
 }
 
@@ -184,14 +203,15 @@ impl<'a> Run<'a> {
             if self.scope.dry_run {
                 break;
             }
-            // Not beyond Stripe's own clock, whatever an event says, and not beyond what a handler
-            // keeps out, as long as Stripe itself would send that again.
+            // Not beyond Stripe's own clock as it was then, whatever an event says, and not beyond
+            // what a handler keeps out.
             let newest = newest.unwrap_or(stretch.line).min(self.now);
-            let kept_out = self.kept_out.filter(|it| *it > self.now - KEPT_OUT);
-            let watermark = kept_out.map_or(newest, |it| newest.min(it - time::Duration::SECOND));
+            let watermark =
+                self.kept_out.map_or(newest, |it| newest.min(it - time::Duration::SECOND));
             if covers {
                 let (account, livemode) = (self.account, self.report.livemode);
-                let swept = stretch.whole && stretch.floor <= reach.swept_to && kept_out.is_none();
+                let swept =
+                    stretch.whole && stretch.floor <= reach.swept_to && self.kept_out.is_none();
                 store::reached(&self.context.pool, account, livemode, watermark, swept).await?;
             }
             if self.report.events() == before {
@@ -218,7 +238,7 @@ impl<'a> Run<'a> {
     /// Compares page by page, the newest first, so that what comes meanwhile does not move what is
     /// still to be read; returns when the newest was made.
     async fn pass(&mut self, stretch: &Stretch) -> Result<Option<OffsetDateTime>, SyncError> {
-        let mut newest = None;
+        let (mut newest, mut is_first) = (None, true);
         let query = self.query(stretch.floor);
         let mut list = List::new(&self.context.client, query, self.account, None);
         loop {
@@ -233,7 +253,10 @@ impl<'a> Run<'a> {
                 }
             };
             self.lease.check().await?;
-            self.now = page.second;
+            if is_first {
+                self.now = page.second;
+            }
+            is_first = false;
             self.report.pages += 1;
             self.report.listed += page.items.len();
             let read = |json: &str| self.context.event(json, self.account);
@@ -324,7 +347,9 @@ impl<'a> Run<'a> {
             Some(Outcome::Quarantined { .. }) => self.report.quarantined += 1,
             None => {
                 self.report.rejected += 1;
-                self.kept_out = Some(self.kept_out.map_or(created, |it| it.min(created)));
+                if created > self.now - KEPT_OUT {
+                    self.kept_out = Some(self.kept_out.map_or(created, |it| it.min(created)));
+                }
             }
         }
     }

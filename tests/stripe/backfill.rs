@@ -201,7 +201,37 @@ async fn only_what_was_made_since_is_asked_for_if_that_is_wanted() {
     assert_eq!(scene.value("SELECT array_agg(id) FROM stripe.customers").await, json!(["cus_new"]));
     let wrong = scene.tollgate(&["backfill", "--only", "customers,lamps"]).await;
     assert_eq!(wrong.status.code(), Some(2));
+    // Types are not for finding something in.
+    for pattern in ["*.paid", "invoice.*d", ""] {
+        let wrong = scene.tollgate(&["reconcile", "--type", pattern]).await;
+        assert_eq!(wrong.status.code(), Some(2), "{pattern}");
+    }
     assert!(
         String::from_utf8_lossy(&wrong.stderr).contains("lamps is no table that can be filled")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_interrupted_long_ago_begins_anew() {
+    let scene = Scene::new().await;
+    for n in 0..150 {
+        let mut object = customer(&format!("cus_{n:03}"), "Jenny");
+        object["created"] = json!(1_600_000_000 + n);
+        scene.stripe.put("", object);
+    }
+    // The second page does not come.
+    scene.stripe.on_page(|stripe, asked| {
+        if asked.path == "/v1/customers" && asked.parameter("starting_after").is_none() {
+            stripe.fail("/v1/customers", usize::MAX, Fault::Status(400));
+        }
+    });
+    let only = ["backfill", "--only", "customers", "--json"];
+    assert_eq!(scene.tollgate(&only).await.status.code(), Some(1));
+    scene.stripe.on_page(|_, _| {});
+    scene.stripe.mend();
+    scene.stripe.put("", customer("cus_new", "New"));
+    let old = "UPDATE tollgate.backfills SET touched_at = touched_at - interval '2 days'";
+    sqlx::query(old).execute(&scene.app.pool).await.unwrap();
+    assert_eq!(sum(&lines(&scene.tollgate(&only).await), "listed"), 151);
+    assert_eq!(scene.app.count("SELECT count(*) FROM stripe.customers").await, 151);
 }

@@ -184,7 +184,11 @@ async fn connected_accounts_are_compared_each_for_itself() {
     let scene = Scene::new().await;
     for account in ["", "acct_1", "acct_2"] {
         let event = event_at("customer.created", &customer("cus_1", account), now());
-        scene.stripe.emit(account, serde_json::from_str(&event).unwrap());
+        let mut event: serde_json::Value = serde_json::from_str(&event).unwrap();
+        if account == "acct_2" {
+            event["account"] = json!(null); // in place of nothing
+        }
+        scene.stripe.emit(account, event);
     }
     assert_eq!(run(&scene).await.events(), 1);
     let scope = Scope { accounts: Accounts::Connected, ..Scope::default() };
@@ -242,6 +246,52 @@ async fn what_a_handler_keeps_out_is_tried_again_for_days() {
     sqlx::query("INSERT INTO open VALUES (true)").execute(&scene.app.pool).await.unwrap();
     assert_eq!(run(&scene).await.events(), 1);
     assert_eq!(scene.app.events().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_kept_out_for_too_long_takes_no_younger_one_with_it() {
+    let scene = Scene::new().await;
+    age(&scene.app).await;
+    for sql in [
+        "CREATE FUNCTION refuse(jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$",
+        "SELECT tollgate.register_handler('customer.created', 'refuse(jsonb)'::regprocedure, policy => 'reject')",
+    ] {
+        sqlx::query(sql).execute(&scene.app.pool).await.unwrap();
+    }
+    happen(&scene.stripe, "cus_old", 3 * 86_400 + 300);
+    happen(&scene.stripe, "cus_young", 86_400);
+    let later = event_at("customer.updated", &customer("cus_2", "Jenny"), now() - 60);
+    scene.stripe.emit("", serde_json::from_str(&later).unwrap());
+    let report = run(&scene).await;
+    assert_eq!((report.events(), report.rejected), (1, 2));
+    let held = "SELECT count(*) FROM tollgate.reconciliations WHERE watermark < now() - interval '20 hours'";
+    assert_eq!(scene.app.count(held).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_behind_one_that_stripe_does_not_answer_about_are_compared() {
+    let scene = Scene::new().await;
+    for account in ["acct_1", "acct_2"] {
+        let event = event_at("customer.created", &customer("cus_1", account), now());
+        scene.stripe.emit(account, serde_json::from_str(&event).unwrap());
+    }
+    // The first one's requests, all of them.
+    scene.stripe.on_page(|stripe, asked| {
+        if asked.path == "/v1/accounts" {
+            stripe.fail("/v1/events", 5, Fault::Status(500));
+        }
+    });
+    let scope = Scope { accounts: Accounts::Connected, ..Scope::default() };
+    let reports = reconcile(&scene.context, &scope).await.unwrap();
+    let told: Vec<_> = reports.iter().map(|it| (it.events(), it.error.is_some())).collect();
+    assert_eq!(told, [(0, false), (0, true), (1, false)]);
+
+    // Nor is it a secret that accounts could not be listed.
+    scene.stripe.fail("/v1/accounts", usize::MAX, Fault::Status(403));
+    assert!(reconcile(&scene.context, &scope).await.is_err());
+    let error =
+        "SELECT count(*) FROM tollgate.reconciliations WHERE account = '' AND error LIKE '%403%'";
+    assert_eq!(scene.app.count(error).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

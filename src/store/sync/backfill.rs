@@ -32,7 +32,8 @@ pub struct Begun {
 }
 
 /// Begins, or goes on where an earlier run was interrupted: lists are read from the newest back, so that
-/// is right for any `since`.
+/// is right for any `since`. What was made or changed meanwhile comes as events; hence not after a day,
+/// which nobody may have been there to take.
 pub async fn begin(pool: &PgPool, portion: Portion<'_>) -> Result<Begun, StoreError> {
     let row = within(pool, LIMIT, async |connection| {
         sqlx::query(
@@ -42,7 +43,7 @@ pub async fn begin(pool: &PgPool, portion: Portion<'_>) -> Result<Begun, StoreEr
                  (SELECT $4, CASE WHEN goes_on THEN b.cursor END, CASE WHEN goes_on THEN b.listed ELSE 0 END,
                          CASE WHEN goes_on THEN b.written ELSE 0 END,
                          CASE WHEN goes_on THEN b.started_at ELSE clock_timestamp() END, clock_timestamp(), NULL::timestamptz
-                  FROM (SELECT b.finished_at IS NULL) AS it (goes_on))
+                  FROM (SELECT b.finished_at IS NULL AND b.touched_at > clock_timestamp() - interval '1 day') AS it (goes_on))
              RETURNING cursor, listed, written",
         )
         .bind(portion.account)
