@@ -114,7 +114,8 @@
   };
   const key = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    const typing = event.target.closest?.("input, select, textarea, dialog");
+    // In a dialog that has just closed the focus stays for a moment.
+    const typing = event.target.closest?.("input, select, textarea, dialog[open]");
     if (typing) {
       if (event.key === "Escape" && !event.target.closest("dialog")) event.target.blur();
       return;
