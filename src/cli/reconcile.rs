@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use super::Misconfigured;
 use super::stripe::{AskArgs, Asking, patiently};
 use super::table;
 use super::terminal::{harmless, second};
@@ -31,7 +30,7 @@ pub struct ReconcileArgs {
     since: Option<Since>,
     /// Only these types: invoice.paid, invoice.*; may be repeated, or comma-separated
     #[arg(long = "type", alias = "types", value_name = "PATTERN", value_delimiter = ',')]
-    types: Vec<String>,
+    types: Vec<Pattern>,
     /// Only say what is missing
     #[arg(long)]
     dry_run: bool,
@@ -40,10 +39,6 @@ pub struct ReconcileArgs {
 }
 
 pub async fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
-    for pattern in &args.types {
-        let wrong = |error| Misconfigured(format!("--type {pattern}: {error}"));
-        pattern.parse::<Pattern>().map_err(wrong)?;
-    }
     let asking = Asking::start(&args.asked).await?;
     let scope = Scope {
         since: args.since.map(|since| since.time_or_epoch(asking.clock.now())),

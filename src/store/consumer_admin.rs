@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::OffsetDateTime;
 
 /// What a consumer is like; what is None stays as it is, or gets its default. Times in seconds.
@@ -33,6 +33,10 @@ pub struct ConsumerFilter {
     /// Parts to do without from now on, by their names in the database.
     pub unset: Vec<String>,
 }
+
+/// The URL of a target, `s.url`, as it may be shown: without user, password and query.
+pub(super) const SHOWN_URL: &str =
+    r"regexp_replace(regexp_replace(s.url, '//[^/?#]*@', '//…@'), '\?.*', '?…')";
 
 /// What stands for the platform's own account, where people name accounts.
 pub const PLATFORM: &str = "platform";
@@ -268,12 +272,11 @@ pub async fn status(
     connection: &mut PgConnection,
     name: Option<&str>,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    let rows = sqlx::query_scalar(
-        "SELECT (to_jsonb(s) || jsonb_build_object(
-                     'url', regexp_replace(regexp_replace(s.url, '//[^/?#]*@', '//…@'), '\\?.*', '?…')))::text
+    let rows = sqlx::query_scalar(AssertSqlSafe(format!(
+        "SELECT (to_jsonb(s) || jsonb_build_object('url', {SHOWN_URL}))::text
          FROM tollgate.consumer_status s
-         WHERE $1 IS NULL OR s.name = $1 ORDER BY s.name",
-    );
+         WHERE $1 IS NULL OR s.name = $1 ORDER BY s.name"
+    )));
     rows.bind(name).fetch_all(connection).await.map(|rows| parsed(&rows))
 }
 

@@ -28,15 +28,15 @@ pub struct ObjectKey {
 }
 
 impl ObjectKey {
+    /// Of an object of this type, which says in which table it is.
+    pub(super) fn new(account: String, livemode: bool, object_type: String, id: String) -> Self {
+        Self { table: Kind::of(&object_type).table, account, livemode, object_type, id }
+    }
+
     fn of(envelope: &Envelope) -> Option<Self> {
         let object_type = envelope.subject.object_type.clone().unwrap_or_default();
-        Some(Self {
-            table: Kind::of(&object_type).table,
-            account: envelope.account.clone(),
-            livemode: envelope.livemode,
-            object_type,
-            id: envelope.subject.object_id.clone()?,
-        })
+        let id = envelope.subject.object_id.clone()?;
+        Some(Self::new(envelope.account.clone(), envelope.livemode, object_type, id))
     }
 
     /// What is true of its row alone, with the values that `bind` gives.

@@ -10,7 +10,6 @@ use super::connect::{Transaction, WriterConnection};
 use super::events::NewEvent;
 use super::objects::{self, Crowd, ObjectKey, ObjectRow};
 use super::projections::{self, Target};
-use crate::stripe::kinds::Kind;
 
 /// Events read at once.
 const PAGE: i64 = 500;
@@ -189,14 +188,9 @@ impl Filling<'_> {
              FROM taken JOIN tollgate.event_log l USING (created, id) WHERE l.object_id IS NOT NULL",
         );
         for row in &transaction.fetch(statement).await? {
-            let object_type: String = row.try_get("object_type")?;
-            let key = ObjectKey {
-                table: Kind::of(&object_type).table,
-                account: row.try_get("account")?,
-                livemode: row.try_get("livemode")?,
-                object_type,
-                id: row.try_get("object_id")?,
-            };
+            let (account, livemode) = (row.try_get("account")?, row.try_get("livemode")?);
+            let (object_type, id) = (row.try_get("object_type")?, row.try_get("object_id")?);
+            let key = ObjectKey::new(account, livemode, object_type, id);
             if self.tables.iter().any(|table| table == key.table) {
                 self.undecided.insert(key);
             }

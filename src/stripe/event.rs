@@ -245,8 +245,9 @@ impl Subject {
 
 /// A context may be a path, from an organization or a platform down to the account that is meant
 /// (<https://docs.stripe.com/context>).
-fn last_of_path(context: String) -> String {
-    context.rsplit('/').next().map(str::to_owned).unwrap_or(context)
+fn last_of_path(mut context: String) -> String {
+    context.drain(..context.rfind('/').map_or(0, |slash| slash + 1));
+    context
 }
 
 /// A text that is shown and matched by pattern: made to fit rather than dropped.

@@ -15,6 +15,7 @@ use super::error::{ApiError, SyncError};
 use super::list::List;
 use crate::ingest::queue::Outcome;
 use crate::store::events::NewEvent;
+use crate::store::handlers::Pattern;
 use crate::store::sync::lease::Lease;
 use crate::store::sync::reconcile::{self as store, Gap, Reach};
 use crate::stripe::resources::segment;
@@ -280,7 +281,8 @@ impl<'a> Run<'a> {
     /// The list's path. Types that cannot be asked for are sorted out here.
     fn query(&self, floor: OffsetDateTime) -> String {
         let mut query = format!("/v1/events?created[gte]={}", floor.unix_timestamp());
-        match self.scope.types.as_slice() {
+        let types: Vec<_> = self.scope.types.iter().map(Pattern::as_str).collect();
+        match types.as_slice() {
             [one] => query.extend(["&type=", &segment(one)]),
             some if some.len() <= TYPES_AT_ONCE && !some.iter().any(|one| one.contains('*')) => {
                 query.extend(some.iter().map(|one| format!("&types[]={}", segment(one))));
@@ -292,7 +294,7 @@ impl<'a> Run<'a> {
 
     fn is_wanted(&self, event_type: &str) -> bool {
         let types = &self.scope.types;
-        types.is_empty() || types.iter().any(|pattern| fits(pattern, event_type))
+        types.is_empty() || types.iter().any(|pattern| pattern.fits(event_type))
     }
 
     /// Takes what the log lacks. True if the page shows that what comes behind it has been compared
@@ -380,13 +382,5 @@ impl<'a> Run<'a> {
         }
         tracing::debug!(account, pages, "compared with Stripe's events");
         Ok(())
-    }
-}
-
-/// Whether a type fits a pattern of Stripe's API: `invoice.paid`, `invoice.*` or `*`.
-fn fits(pattern: &str, event_type: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => event_type.starts_with(beginning),
-        None => pattern == event_type,
     }
 }

@@ -39,6 +39,23 @@ async fn failure(app: &App) -> (String, String) {
         .unwrap()
 }
 
+/// Has what failed tried again until `settled` counts as many.
+pub async fn retry_until(app: &App, settled: &'static str, many: i64) {
+    for _ in 0..150 {
+        if app.count(settled).await == many {
+            return;
+        }
+        app.pool
+            .execute(
+                "UPDATE tollgate.failures SET next_attempt = now() WHERE next_attempt IS NOT NULL",
+            )
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{settled} never came to {many}");
+}
+
 #[tokio::test]
 async fn a_handler_runs_once_per_event_from_its_registration_on() {
     let app = app().await;
@@ -250,18 +267,7 @@ async fn failures_are_tried_again_and_given_up_in_the_end() {
     assert_eq!(app.count("SELECT count(*) FROM tollgate.failures").await, 2);
     app.pool.execute("TRUNCATE app.closed").await.unwrap();
     let waiting = "SELECT count(*) FROM tollgate.failures WHERE next_attempt IS NOT NULL";
-    for _ in 0..100 {
-        app.pool
-            .execute(
-                "UPDATE tollgate.failures SET next_attempt = now() WHERE next_attempt IS NOT NULL",
-            )
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if app.count(waiting).await == 0 {
-            break;
-        }
-    }
+    retry_until(&app, waiting, 0).await;
     assert_eq!(app.count("SELECT count(*) FROM app.seen WHERE id = 'evt_1'").await, 1);
     let left: (String, i32) = sqlx::query_as("SELECT event_id, attempts FROM tollgate.failures")
         .fetch_one(&app.pool)

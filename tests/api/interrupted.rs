@@ -2,13 +2,12 @@
 //! is kept or comes back, and its neighbours do not pay for it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{Executor, PgConnection};
 use tollgate::store::hooks::{EventHandler, HandlerFuture};
 use tollgate::stripe::event::Envelope;
 
-use crate::handlers::{app, register};
+use crate::handlers::{app, register, retry_until};
 use crate::support::{App, event};
 
 /// Ends its own backend at each event whose id has a 7 at its end.
@@ -18,23 +17,6 @@ const ENDS_IT: &str = "IF e->>'id' LIKE '%7' THEN PERFORM pg_terminate_backend(p
 async fn deliver_all(app: &App, ids: impl Iterator<Item = String>) -> Vec<u16> {
     let deliveries = ids.map(|id| async move { app.deliver(event(&id)).await.status });
     futures_util::future::join_all(deliveries).await
-}
-
-/// Has what failed tried again until `settled` counts as many.
-async fn retry_until(app: &App, settled: &'static str, many: i64) {
-    for _ in 0..150 {
-        if app.count(settled).await == many {
-            return;
-        }
-        app.pool
-            .execute(
-                "UPDATE tollgate.failures SET next_attempt = now() WHERE next_attempt IS NOT NULL",
-            )
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{settled} never came to {many}");
 }
 
 #[tokio::test]

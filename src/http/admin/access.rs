@@ -169,13 +169,12 @@ pub async fn identify(admin: &Admin, request: &HttpRequest) -> Result<Identity, 
                 Some(token) => admin.access.identify(&mut connection, &token).await?,
                 None => None,
             };
-            match known {
-                Some(known) => Ok(Identity { csrf: Some(csrf_of(&session)), ..known }),
-                // The cookie comes along with every form all the same, and with another gateway's.
-                None => nobody(admin, &mut connection)
-                    .await
-                    .map(|known| Identity { csrf: Some(csrf_of(&session)), ..known }),
-            }
+            let known = match known {
+                Some(known) => known,
+                None => nobody(admin, &mut connection).await?,
+            };
+            // Also nobody's: the cookie, of another gateway say, comes along with every form.
+            Ok(Identity { csrf: Some(csrf_of(&session)), ..known })
         }
         Credentials::None => nobody(admin, &mut connection).await,
     }

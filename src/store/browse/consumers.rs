@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::store::consumer_admin::PLATFORM;
+use crate::store::consumer_admin::{PLATFORM, SHOWN_URL};
 
 /// Metadata that an event's object must have; none if it does not matter.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -112,14 +112,14 @@ pub async fn consumers(
     connection: &mut PgConnection,
     name: Option<&str>,
 ) -> Result<Vec<Consumer>, sqlx::Error> {
-    sqlx::query_as(
+    sqlx::query_as(AssertSqlSafe(format!(
         "SELECT s.name, s.kind, s.state, s.types, s.ordering, s.endpoints, s.accounts,
                 s.livemode, s.metadata::text AS metadata, s.cursor, s.lag_events::bigint, s.lag_seconds,
                 s.in_flight::bigint, s.retrying::bigint, s.deferred::bigint, s.dead::bigint, s.claimed_since,
                 c.paused_at, s.paused_because, c.max_attempts, extract(epoch FROM c.lease)::float8 AS lease,
                 extract(epoch FROM c.retry_first)::float8 AS retry_first,
                 extract(epoch FROM c.retry_most)::float8 AS retry_most, c.created_at,
-                regexp_replace(regexp_replace(s.url, '//[^/?#]*@', '//…@'), '\\?.*', '?…') AS url, p.breaker, p.breaker_failures, s.breaker_until,
+                {SHOWN_URL} AS url, p.breaker, p.breaker_failures, s.breaker_until,
                 extract(epoch FROM t.timeout)::float8 AS timeout, t.concurrency, t.rate, t.burst, t.subject,
                 t.breaker_after, extract(epoch FROM t.breaker_wait)::float8 AS breaker_wait,
                 cardinality(t.secrets) AS secrets
@@ -127,8 +127,8 @@ pub async fn consumers(
          JOIN tollgate.consumers c ON c.name = s.name
          JOIN tollgate.consumer_progress p ON p.consumer = s.name
          LEFT JOIN tollgate.targets t ON t.consumer = s.name
-         WHERE coalesce(s.name = $1, true) ORDER BY s.name",
-    )
+         WHERE coalesce(s.name = $1, true) ORDER BY s.name"
+    )))
     .bind(name)
     .fetch_all(connection)
     .await

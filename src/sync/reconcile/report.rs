@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use crate::store::events::NewEvent;
+use crate::store::handlers::Pattern;
 use crate::store::sync::reconcile::Gap;
 use crate::sync::accounts::Accounts;
 
@@ -15,7 +16,7 @@ pub struct Scope {
     /// From then on; else from where the last run came to.
     pub since: Option<OffsetDateTime>,
     /// Only these types: `invoice.paid`, or one such as `invoice.*`.
-    pub types: Vec<String>,
+    pub types: Vec<Pattern>,
     /// Only say what is missing.
     pub dry_run: bool,
     pub accounts: Accounts,
