@@ -51,6 +51,37 @@ impl Queue {
     }
 }
 
+/// What else goes on in the database.
+#[derive(Clone, Copy)]
+enum Beside {
+    Nobody,
+    /// A transaction that keeps its snapshot, as a backup and a long report do: until it ends, no dead
+    /// row can be cleaned up (<https://www.postgresql.org/docs/current/routine-vacuuming.html>).
+    Snapshot,
+}
+
+impl Beside {
+    async fn begin(self, database: &Database) -> anyhow::Result<Option<PgConnection>> {
+        match self {
+            Self::Nobody => Ok(None),
+            Self::Snapshot => {
+                let mut reader = database.connect().await?;
+                sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+                    .execute(&mut reader)
+                    .await?;
+                Ok(Some(reader))
+            }
+        }
+    }
+
+    fn said(self) -> &'static str {
+        match self {
+            Self::Nobody => "",
+            Self::Snapshot => ", while another transaction keeps its snapshot",
+        }
+    }
+}
+
 /// What one event cost.
 #[derive(Clone, Copy)]
 struct Figures {
@@ -77,23 +108,31 @@ pub async fn measure(
     println!("{events} events in the log, one worker, medians of {rounds} rounds");
     let database = Database::start(events).await?;
     let mut connection = database.connect().await?;
-    for batch in batches {
+    let situations = batches
+        .iter()
+        .map(|batch| (*batch, Beside::Nobody))
+        // Once is enough, and of the largest batches: it is by far the slowest for the queues.
+        .chain(batches.iter().max().map(|batch| (*batch, Beside::Snapshot)));
+    for (batch, beside) in situations {
         let mut all: Vec<Vec<Figures>> = vec![Vec::new(); ALL.len()];
         for _ in 0..rounds {
             for ((queue, _), figures) in ALL.iter().zip(&mut all) {
                 if alone && !queue.is_ours() {
                     continue;
                 }
-                figures.push(run(&mut connection, *queue, *batch, events).await?);
+                prepare(&mut connection, *queue).await?;
+                let reader = beside.begin(&database).await?;
+                figures.push(run(&mut connection, *queue, batch, events).await?);
+                drop(reader);
             }
         }
-        print(*batch, &all);
+        print(batch, beside, &all);
     }
     drop(connection);
     database.stop().await
 }
 
-fn print(batch: i32, all: &[Vec<Figures>]) {
+fn print(batch: i32, beside: Beside, all: &[Vec<Figures>]) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -122,7 +161,7 @@ fn print(batch: i32, all: &[Vec<Figures>]) {
             dead.to_string(),
         ]);
     }
-    println!("\nbatches of {batch}\n{table}");
+    println!("\nbatches of {batch}{}\n{table}", beside.said());
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -136,7 +175,6 @@ async fn run(
     batch: i32,
     events: i64,
 ) -> anyhow::Result<Figures> {
-    prepare(connection, queue).await?;
     let wal = wal_position(connection).await?;
     let began = Instant::now();
     enqueue(connection, queue).await?;
