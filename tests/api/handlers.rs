@@ -334,54 +334,6 @@ async fn a_metadata_value_of_two_megabytes_is_kept_where_the_limit_allows_it() {
 }
 
 #[tokio::test]
-async fn the_credits_example_grants_once_and_in_any_order() {
-    let app = App::spawn().await;
-    app.pool.execute(include_str!("../../examples/credits/schema.sql")).await.unwrap();
-    let event = |id: &str, event_type: &str, created: i64, object: &str| {
-        format!(
-            r#"{{"id":"{id}","object":"event","type":"{event_type}","created":{created},"livemode":false,
-            "data":{{"object":{object}}}}}"#
-        )
-    };
-    let invoice = event(
-        "evt_paid",
-        "invoice.paid",
-        100,
-        r#"{"id":"in_1","object":"invoice","customer":"cus_1","amount_paid":4900}"#,
-    );
-    let answers =
-        futures_util::future::join_all((0..100).map(|_| app.deliver(invoice.clone()))).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    let subscription = |status: &str| {
-        format!(
-            r#"{{"id":"sub_1","object":"subscription","customer":"cus_1","status":"{status}"}}"#
-        )
-    };
-    for (id, event_type, created, object) in [
-        ("evt_2", "customer.subscription.deleted", 300, subscription("canceled")),
-        ("evt_1", "customer.subscription.updated", 200, subscription("active")),
-        (
-            "evt_0",
-            "customer.created",
-            50,
-            r#"{"id":"cus_1","object":"customer","email":"a@b.c"}"#.into(),
-        ),
-    ] {
-        app.deliver(event(id, event_type, created, &object)).await;
-    }
-    let account: (String, i64) =
-        sqlx::query_as("SELECT email, credits FROM saas.accounts WHERE customer = 'cus_1'")
-            .fetch_one(&app.pool)
-            .await
-            .unwrap();
-    assert_eq!(account, ("a@b.c".to_owned(), 49));
-    assert_eq!(app.count("SELECT count(*) FROM saas.grants").await, 1);
-    assert_eq!(app.count("SELECT count(*) FROM saas.licences WHERE NOT active").await, 1);
-    assert_eq!(app.count("SELECT count(*) FROM tollgate.failures").await, 0);
-    app.stop().await;
-}
-
-#[tokio::test]
 async fn events_of_our_own_are_for_handlers_that_name_them() {
     let app = app().await;
     app.pool

@@ -8,6 +8,7 @@ mod support;
 mod answers;
 mod bad_input;
 mod bytes_on_the_wire;
+mod credits;
 mod duplicates;
 mod handlers;
 mod health;

@@ -64,10 +64,12 @@ async fn two_of(program: &str, file: &Path, consumer: &str) {
     let log = Log::new().await;
     log.seed(150).await;
     let fails = log.event("test.fails", "in_x").await;
+    // Whoever can sign an event chooses its texts.
+    log.event("test.odd", "p\n0) WHERE false; CREATE TABLE public.pwned(); --\t1\tx\ty").await;
     let workers = [start(program, file, &log.url), start(program, file, &log.url)];
     // What comes while they wait, they are told of or find.
     until(&log, "EXISTS (SELECT FROM tollgate.consumer_status WHERE lag_events = 1)").await;
-    log.seed(149).await;
+    log.seed(148).await;
     until(
         &log,
         "(SELECT cursor = 300 AND lag_events = 1 AND in_flight = 0 FROM tollgate.consumer_status)",
@@ -83,6 +85,8 @@ async fn two_of(program: &str, file: &Path, consumer: &str) {
         sqlx::query_scalar(expected).bind(fails).fetch_all(&log.pool).await.unwrap();
     expected.sort_unstable();
     assert_eq!(printed, expected, "each once, by one or the other");
+    let broken_out = log.one::<bool>("SELECT to_regclass('public.pwned') IS NOT NULL").await;
+    assert!(!broken_out, "a text of an event was run as SQL");
     assert_eq!(log.rows(consumer, "waiting").await, [fails]);
     let told: String = log.one("SELECT error FROM tollgate.deliveries").await;
     assert!(["told to fail", "handle failed"].contains(&told.as_str()), "{told}");
