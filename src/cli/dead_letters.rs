@@ -84,7 +84,8 @@ struct Which {
 
 impl Which {
     fn selection(&self) -> Selection<'_> {
-        Selection { consumer: &self.consumer, position: self.position, since: self.since }
+        let (position, since) = (self.position, self.since);
+        Selection { consumer: &self.consumer, position, since, until: None }
     }
 }
 

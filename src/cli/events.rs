@@ -182,7 +182,10 @@ async fn show(
         anyhow::bail!("there is no event {id:?} in the log");
     };
     if raw {
-        io::stdout().write_all(&found.raw)?;
+        let mut out = io::stdout();
+        out.write_all(&found.raw)?;
+        // At the end of the program nobody would hear that the disk is full.
+        out.flush()?;
         return Ok(());
     }
     let story = said(timeline(&mut transaction, found.event.clone(), &found.raw).await)?;

@@ -10,8 +10,9 @@ use sqlx::PgConnection;
 use super::database::{act, connect};
 use super::flags::SettingFlags;
 use super::table;
+use super::terminal::harmless;
 use crate::http::admin::actions;
-use crate::store::failures;
+use crate::store::failures::{self, Discarded};
 use crate::store::handlers::{self, NewHandler, Policy};
 
 /// Most failures that are listed.
@@ -25,6 +26,7 @@ const FAILURES_SHOWN: i64 = 100;
   tollgate handlers list
   tollgate handlers failures
   tollgate handlers retry --name 'invoice.paid app.on_invoice_paid'
+  tollgate handlers discard --name 'invoice.paid app.on_invoice_paid'
   tollgate handlers drop 'invoice.paid app.on_invoice_paid'
 
 In SQL: tollgate.register_handler, tollgate.drop_handler, tollgate.handlers, tollgate.failures.")]
@@ -59,6 +61,30 @@ enum Action {
         #[command(flatten)]
         flags: SettingFlags,
     },
+    /// Forget one failure, or all of a handler, which may be registered no more
+    Discard(DiscardArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(id = "which", required = true, multiple = false, args = ["failure", "name"])]
+struct DiscardArgs {
+    /// The number of one failure
+    #[arg(long)]
+    failure: Option<i64>,
+    /// All failures of this handler
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    flags: SettingFlags,
+}
+
+impl DiscardArgs {
+    fn which(&self) -> Discarded<'_> {
+        match self.failure {
+            Some(failure) => Discarded::One(failure),
+            None => Discarded::Handler(self.name.as_deref().unwrap_or_default()),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,6 +155,12 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
             let due = due.await?;
             say!("{due} will be tried again now");
         }
+        Action::Discard(args) => {
+            let gone = act(&args.flags, async |connection, me| {
+                actions::discard_failures(connection, me, args.which()).await
+            });
+            say!("{} discarded", gone.await?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -159,11 +191,11 @@ async fn list_failures(connection: &mut PgConnection) -> anyhow::Result<()> {
             line.failure.to_string(),
             line.stage,
             line.handler,
-            line.event_id,
-            line.event_type,
+            harmless(&line.event_id),
+            harmless(&line.event_type),
             line.attempts.to_string(),
             next,
-            line.error,
+            harmless(&line.error),
         ]);
     }
     say!("{}", table::text(&lines));

@@ -38,10 +38,12 @@ mod tokens;
 mod verify;
 mod when;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::http::admin::AdminError;
 use crate::store::browse::BrowseError;
 
 /// Exit code when the command line or the configuration is wrong, as clap's own.
@@ -136,8 +138,10 @@ pub fn main() -> ExitCode {
 struct Misconfigured(String);
 
 fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tollgate: {error:#}");
+    // Whoever closed standard error does not want to know; eprintln would panic.
+    let _ = writeln!(std::io::stderr(), "tollgate: {error:#}");
     let wrongly_asked = error.is::<Misconfigured>()
-        || matches!(error.downcast_ref(), Some(BrowseError::Invalid(_)));
+        || matches!(error.downcast_ref(), Some(BrowseError::Invalid(_)))
+        || matches!(error.downcast_ref(), Some(AdminError::Invalid(_)));
     if wrongly_asked { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::connect;
 use super::flags::SettingFlags;
 use super::replay_log::{self, LogArgs};
-use super::terminal::confirm;
+use super::terminal::{confirm, harmless};
 use super::{Misconfigured, table};
 use crate::clock::Clock;
 use crate::replay::report::Group;
@@ -89,8 +89,9 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value = "16")]
     concurrency: NonZeroUsize,
 
-    /// Deliveries per second, kept up whether or not answers come; latency then counts from the
-    /// time a delivery was due. Without it: as fast as answers come
+    /// Deliveries per second, kept up whether or not answers come, as long as no more than
+    /// --concurrency are under way; latency counts from the time a delivery was due. Without it: as
+    /// fast as answers come
     #[arg(long, value_name = "R", value_parser = interval)]
     rate: Option<Duration>,
 
@@ -296,8 +297,9 @@ fn reasons(report: &Report) -> Table {
     let mut table = table::plain();
     table.set_header(["status", "code", "count", "first", "detail"]);
     let mut add = |status: String, code: &str, group: &Group| {
-        let (count, origin) = (group.count.to_string(), group.origin.to_string());
-        table.add_row([&status, code, &count, &origin, first_sentence(&group.detail)]);
+        let (count, origin) = (group.count.to_string(), harmless(&group.origin.to_string()));
+        let detail = harmless(first_sentence(&group.detail));
+        table.add_row([&status, &harmless(code), &count, &origin, &detail]);
     };
     for ((status, code), group) in &report.refusals {
         add(status.to_string(), if code.is_empty() { "-" } else { code }, group);

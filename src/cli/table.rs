@@ -23,7 +23,8 @@ pub fn align_right(table: &mut Table, columns: &[usize]) {
 
 /// The table as text, without the blanks that fill its last column.
 pub fn text(table: &Table) -> String {
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    // Whatever was forgotten to be made harmless, is so here.
+    let lines: Vec<_> = table.lines().map(|line| harmless(line.trim_end())).collect();
     lines.join("\n")
 }
 

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::database::{act, connect, said};
 use super::flags::SettingFlags;
 use super::table;
+use crate::http::admin::access::Last;
 use crate::http::admin::actions;
 use crate::store::tokens::{self, Holder, Scope};
 
@@ -46,6 +47,10 @@ enum Action {
     Revoke {
         /// The token's name, as list shows it
         name: String,
+        /// Even if it is the last one: where TOLLGATE_ADMIN_TOKEN is not set either, whoever is on
+        /// that machine may do everything then
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         flags: SettingFlags,
     },
@@ -86,9 +91,12 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
     match args.action {
         Action::Create(args) => create(args).await?,
         Action::List { json, flags } => list(json, &flags).await?,
-        Action::Revoke { name, flags } => {
-            act(&flags, async |connection, me| actions::revoke_token(connection, me, &name).await)
-                .await?;
+        Action::Revoke { name, last, flags } => {
+            let last = if last { Last::Goes } else { Last::Stays };
+            act(&flags, async |connection, me| {
+                actions::revoke_token(connection, me, &name, last).await
+            })
+            .await?;
             say!("revoked {name}");
         }
     }

@@ -69,6 +69,8 @@ pub enum SourceError {
     Read { path: PathBuf, source: io::Error },
     #[error("{origin} is not an event")]
     NotAnEvent { origin: Origin, source: Unusable },
+    #[error("{0} has no id and is no event; to send it all the same, name the file itself")]
+    Stray(Origin),
     #[error("there is no *.json, *.jsonl or *.ndjson in {}", .0.display())]
     NothingIn(PathBuf),
 }
@@ -82,7 +84,8 @@ pub enum SourceError {
 /// - `-`: `stdin`, one event per line.
 ///
 /// # Errors
-/// At the first path that cannot be read, or is not JSON objects.
+/// At the first path that cannot be read, or is not JSON objects; in a directory, at the first that has
+/// no id.
 pub fn load(paths: &[PathBuf], mut stdin: impl Read) -> Result<Vec<Event>, SourceError> {
     let mut events = Vec::new();
     for path in paths {
@@ -98,7 +101,12 @@ pub fn load(paths: &[PathBuf], mut stdin: impl Read) -> Result<Vec<Event>, Sourc
             }
             files.sort();
             for file in files {
-                events.extend(load_file(&file)?);
+                let of_file = load_file(&file)?;
+                // A package.json, say, that somebody did not mean to send.
+                if let Some(stray) = of_file.iter().find(|event| !looks_meant(event)) {
+                    return Err(SourceError::Stray(stray.origin.clone()));
+                }
+                events.extend(of_file);
             }
         } else {
             events.extend(load_file(path)?);
@@ -195,6 +203,16 @@ fn document(file: &Arc<str>, text: &Bytes) -> Result<Vec<Event>, SourceError> {
         .collect()
 }
 
+/// Whether a file of a directory is one of its events. One without an id is, if it says so.
+fn looks_meant(event: &Event) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        object: &'a str,
+    }
+    let named = |kind: Kind| matches!(kind.object, "event" | "v2.core.event");
+    event.id.is_some() || serde_json::from_slice(&event.body).is_ok_and(named)
+}
+
 /// An object without an id is let through: what a gateway does with it is worth seeing. What is
 /// no object at all is taken for a mistake in the choice of the file.
 fn event(body: Bytes, origin: Origin) -> Result<Event, SourceError> {
@@ -271,6 +289,7 @@ mod tests {
             ("d/z.json", r#"{"id":"evt_3"}"#),
             ("d/b/two.ndjson", "{\"id\":\"evt_1\"}\r\n\n{\"id\":\"evt_2\"}"),
             ("d/notes.txt", "not an event"),
+            ("d/without.json", r#"{"object":"event"}"#),
         ];
         assert_eq!(
             loaded(&files, &["-", "d"]).unwrap(),
@@ -278,6 +297,7 @@ mod tests {
                 r#"stdin:1 evt_in {"id":"evt_in"}"#,
                 r#"d/b/two.ndjson:1 evt_1 {"id":"evt_1"}"#,
                 r#"d/b/two.ndjson:3 evt_2 {"id":"evt_2"}"#,
+                r#"d/without.json ? {"object":"event"}"#,
                 r#"d/z.json evt_3 {"id":"evt_3"}"#,
             ]
         );
@@ -285,12 +305,18 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_named() {
-        let files = [("a.jsonl", "{}\n{\"id\":"), ("b.json", "[1]"), ("e/x.txt", "")];
+        let files = [
+            ("a.jsonl", "{}\n{\"id\":"),
+            ("b.json", "[1]"),
+            ("e/x.txt", ""),
+            ("s/package.json", "{}"),
+        ];
         for (path, message) in [
             ("a.jsonl", "a.jsonl:2 is not an event: the body is not a JSON object"),
             ("b.json", "b.json#1 is not an event: the body is not a JSON object"),
             ("e", "there is no *.json, *.jsonl or *.ndjson in"),
             ("missing.json", "cannot read missing.json:"),
+            ("s", "s/package.json has no id and is no event"),
         ] {
             let error = loaded(&files, &[path]).unwrap_err();
             assert!(error.starts_with(message), "{error}");

@@ -317,6 +317,8 @@ pub struct Selection<'a> {
     pub position: Option<i64>,
     /// Those that died then or later.
     pub since: Option<OffsetDateTime>,
+    /// Those that died then or earlier.
+    pub until: Option<OffsetDateTime>,
 }
 
 /// Hands dead letters out again; returns how many.
@@ -324,7 +326,7 @@ pub async fn retry_dead_letters(
     connection: &mut PgConnection,
     which: Selection<'_>,
 ) -> Result<i64, sqlx::Error> {
-    let sql = "SELECT tollgate.retry_dead_letters($1, $2, coalesce($3, '-infinity'))";
+    let sql = "SELECT tollgate.retry_dead_letters($1, $2, coalesce($3, '-infinity'), coalesce($4, 'infinity'))";
     settle(connection, sql, which).await
 }
 
@@ -333,16 +335,17 @@ pub async fn discard_dead_letters(
     connection: &mut PgConnection,
     which: Selection<'_>,
 ) -> Result<i64, sqlx::Error> {
-    let sql = "SELECT tollgate.discard_dead_letters($1, $2, coalesce($3, '-infinity'))";
+    let sql = "SELECT tollgate.discard_dead_letters($1, $2, coalesce($3, '-infinity'), coalesce($4, 'infinity'))";
     settle(connection, sql, which).await
 }
 
 async fn settle(
     connection: &mut PgConnection,
     sql: &'static str,
-    Selection { consumer, position, since }: Selection<'_>,
+    Selection { consumer, position, since, until }: Selection<'_>,
 ) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(sql).bind(consumer).bind(position).bind(since).fetch_one(connection).await
+    let query = sqlx::query_scalar(sql).bind(consumer).bind(position).bind(since).bind(until);
+    query.fetch_one(connection).await
 }
 
 /// What `to_jsonb` writes is always an object.

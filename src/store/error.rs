@@ -1,18 +1,39 @@
 //! What a database error means for the one who gets it: try again, give up, or blame the data.
 //! The SQLSTATE classes are those of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 
+use sqlx::postgres::PgDatabaseError;
+
 /// An error of the database, or of the way to it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database said no, or could not be reached.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    #[error("{}", told(.0))]
+    Database(sqlx::Error),
     /// No answer in time; what the statement did is unknown.
     #[error("the database did not answer in time")]
     TimedOut,
     /// A handler in Rust failed.
     #[error("{0}")]
     Handler(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What the database says, and where in whose function it was. Without the line of Postgres' own
+/// source code that sqlx adds: whoever wrote the function would look for it there.
+fn told(error: &sqlx::Error) -> String {
+    let Some(error) = error.as_database_error() else {
+        return error.to_string();
+    };
+    let error = error.downcast_ref::<PgDatabaseError>();
+    match error.r#where().and_then(|place| place.lines().next()) {
+        Some(place) => format!("{} ({place})", error.message()),
+        None => error.message().to_owned(),
+    }
 }
 
 /// What to do about a [`StoreError`].

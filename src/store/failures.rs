@@ -203,3 +203,27 @@ pub async fn retry(
     .await?;
     Ok(done.rows_affected())
 }
+
+/// Forgets failures of handlers: one, or all of a handler's, which may be registered no more. Returns
+/// how many. Those of billing tables stay: what is missing in a table must not look well.
+pub async fn discard(
+    connection: &mut PgConnection,
+    which: Discarded<'_>,
+) -> Result<u64, sqlx::Error> {
+    let (failure, handler) = match which {
+        Discarded::One(failure) => (Some(failure), None),
+        Discarded::Handler(name) => (None, Some(name)),
+    };
+    let done = sqlx::query(
+        "DELETE FROM tollgate.failures WHERE stage = 'handler' AND (failure = $1 OR handler = $2)",
+    );
+    Ok(done.bind(failure).bind(handler).execute(connection).await?.rows_affected())
+}
+
+/// Failures to forget.
+#[derive(Clone, Copy, Debug)]
+pub enum Discarded<'a> {
+    One(i64),
+    /// All of the handler of this name.
+    Handler(&'a str),
+}

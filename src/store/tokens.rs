@@ -162,8 +162,12 @@ pub async fn create(
     .map(drop)
 }
 
-/// Revokes a token; false if there is none of that name.
+/// Revokes a token, in a transaction; false if there is none of that name. No other is made or revoked
+/// until it ends, so that `any` tells what is left.
 pub async fn revoke(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query("LOCK TABLE tollgate.admin_tokens IN SHARE ROW EXCLUSIVE MODE")
+        .execute(&mut *connection)
+        .await?;
     let gone = sqlx::query("DELETE FROM tollgate.admin_tokens WHERE name = $1");
     Ok(gone.bind(name).execute(connection).await?.rows_affected() > 0)
 }

@@ -95,14 +95,15 @@ async fn a_token_that_is_revoked_or_has_expired_ends_at_once() {
     let session = |request: RequestBuilder| request.header("cookie", &cookie);
     let bearer = |request: RequestBuilder| request.bearer_auth(text_of("operate"));
     assert_eq!(whoami(&app, session).await.status, 200);
-    let mut connection = app.pool.acquire().await.unwrap();
-    assert!(tokens::revoke(&mut connection, "operate").await.unwrap());
-    assert!(!tokens::revoke(&mut connection, "operate").await.unwrap());
+    let mut transaction = app.pool.begin().await.unwrap();
+    assert!(tokens::revoke(&mut transaction, "operate").await.unwrap());
+    assert!(!tokens::revoke(&mut transaction, "operate").await.unwrap());
+    transaction.commit().await.unwrap();
     assert_eq!(whoami(&app, session).await.status, 401, "the page that was open");
     assert_eq!(whoami(&app, bearer).await.status, 401);
 
     let expire = "UPDATE tollgate.admin_tokens SET expires_at = now() - interval '1 second'";
-    sqlx::query(expire).execute(&mut *connection).await.unwrap();
+    sqlx::query(expire).execute(&app.pool).await.unwrap();
     let read = |request: RequestBuilder| request.bearer_auth(text_of("read"));
     assert_eq!(whoami(&app, read).await.status, 401);
 }
@@ -206,6 +207,45 @@ async fn on_loopback_no_token_is_needed_until_there_is_one() {
     assert_eq!(whoami(&app, |request| request).await.status, 401);
     let bearer = |request: RequestBuilder| request.bearer_auth(text_of("first"));
     assert_eq!(whoami(&app, bearer).await.json()["scope"], "read");
+
+    // Now that everybody needs one, a name of our own leads here as well, through a proxy say.
+    let named = |request: RequestBuilder| bearer(request).header("host", "admin.example.com");
+    assert_eq!(whoami(&app, named).await.status, 200);
+    let rebound = |request: RequestBuilder| request.header("host", "evil.example:9090");
+    assert_eq!(whoami(&app, rebound).await.status, 401);
+}
+
+#[tokio::test]
+async fn the_first_token_shuts_nobody_out_and_the_last_lets_nobody_in() {
+    let app = App::spawn().await;
+    let press = async |scope: &str| {
+        let fields = [("name", "ada"), ("scope", scope)];
+        app.ask("POST", "/tokens", |request| form(request, &fields)).await
+    };
+    let refused = press("read").await;
+    assert!(refused.header("set-cookie").is_some(), "it says why: {}", refused.body);
+    assert_eq!(app.count("SELECT count(*) FROM tollgate.admin_tokens").await, 0);
+    let made = press("admin").await;
+    assert_eq!(made.status, 200, "{} {:?}", made.body, made.header("location"));
+    let token = made.body.split(r#"id="new-token">"#).nth(1).unwrap().split('<').next().unwrap();
+
+    let revoke = async || {
+        let path = "/api/v1/tokens/ada";
+        app.ask("DELETE", path, |request| request.bearer_auth(token)).await
+    };
+    let kept = revoke().await;
+    assert_eq!((kept.status, kept.word().as_str()), (409, "conflict"), "{}", kept.body);
+    assert_eq!(whoami(&app, |request| request).await.status, 401, "nobody is let in by that");
+    create(&app, "second", Scope::Admin).await;
+    assert_eq!(revoke().await.status, 200);
+    assert_eq!(whoami(&app, |request| request).await.status, 401);
+}
+
+#[tokio::test]
+async fn no_page_leads_elsewhere() {
+    let app = App::spawn().await;
+    let page = app.ask("GET", "//evil.example/x", |request| request).await;
+    assert!(page.status == 404 && !page.body.contains("\"//evil.example"), "{}", page.body);
 }
 
 #[tokio::test]

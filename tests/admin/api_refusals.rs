@@ -75,6 +75,8 @@ async fn each_call_needs_its_scope() {
         ("delete", "/api/v1/consumers/{name}"),
         ("post", "/api/v1/consumers/{name}/rewind"),
         ("post", "/api/v1/dead-letters/discard"),
+        ("post", "/api/v1/failures/discard"),
+        ("post", "/api/v1/failures/{failure}/discard"),
         ("delete", "/api/v1/handlers/{name}"),
         ("get", "/api/v1/tokens"),
         ("post", "/api/v1/tokens"),

@@ -23,3 +23,4 @@ mod traces;
 mod traces_kept;
 mod traces_lost;
 mod traffic;
+mod whole;

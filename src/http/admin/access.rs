@@ -28,7 +28,15 @@ const ADDRESSES: usize = 10_000;
 
 /// Name of who uses the token of the settings, and of who needs none. No other token may have them.
 const OF_THE_SETTINGS: &str = "admin";
-const OF_NOBODY: &str = "local";
+pub(super) const OF_NOBODY: &str = "local";
+
+/// What becomes of the last token. Where there is none, whoever reaches a loopback address may do
+/// everything: whoever held the token that was to be revoked, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    Stays,
+    Goes,
+}
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
@@ -84,6 +92,11 @@ impl Access {
         self.open
     }
 
+    /// Whether the last token may be revoked: where one of the settings is left.
+    pub fn last(&self) -> Last {
+        if self.open { Last::Stays } else { Last::Goes }
+    }
+
     /// Counts a try to log in.
     pub fn may_try(&self, address: Option<std::net::IpAddr>) -> Result<(), AdminError> {
         if self.logins.len() > ADDRESSES {
@@ -130,6 +143,11 @@ fn credentials(request: &HttpRequest) -> Credentials {
         return Credentials::Bearer(Hashed::of(token.unwrap_or_default()));
     }
     session_of(request).map_or(Credentials::None, Credentials::Session)
+}
+
+/// Whether the request brings a token: then it is from that token's holder, or from nobody who may.
+pub fn has_bearer(request: &HttpRequest) -> bool {
+    matches!(credentials(request), Credentials::Bearer(_))
 }
 
 /// What stands in the session's cookie.

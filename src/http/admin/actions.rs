@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::AdminError;
+use super::access::{Last, OF_NOBODY};
 use crate::store::consumer_admin::{self, ConsumerOptions, Selection, TargetOptions};
+use crate::store::failures::{self, Discarded};
 use crate::store::handlers::NewHandler;
 use crate::store::reprocess::{self, Again, Redelivered};
-use crate::store::tokens::{self, Hashed, Holder};
-use crate::store::{audit, failures, handlers};
+use crate::store::tokens::{self, Hashed, Holder, Scope};
+use crate::store::{audit, handlers};
 
 /// Longest lifetime of a token, in days.
 const TOKEN_DAYS: f64 = 3660.0;
@@ -177,8 +179,9 @@ async fn note_dead_letters(
         let what = format!("dead letter of {} at position {position}", which.consumer);
         return Err(AdminError::NotFound(what));
     }
-    let since = which.since.map(|since| since.to_string());
-    let detail = json!({ "position": which.position, "since": since, "count": done });
+    let [since, until] = [which.since, which.until].map(|time| time.map(|time| time.to_string()));
+    let detail =
+        json!({ "position": which.position, "since": since, "until": until, "count": done });
     audit::record(connection, actor, action, which.consumer, &detail).await?;
     Ok(done)
 }
@@ -201,6 +204,25 @@ pub async fn retry_failures(
     );
     let detail = json!({ "count": done });
     audit::record(connection, actor, "failures.retry", &subject, &detail).await?;
+    Ok(done)
+}
+
+/// Forgets failures of handlers; returns how many. One that is asked for must be there.
+pub async fn discard_failures(
+    connection: &mut PgConnection,
+    actor: &str,
+    which: Discarded<'_>,
+) -> Result<u64, AdminError> {
+    let subject = match which {
+        Discarded::One(failure) => format!("failure {failure}"),
+        Discarded::Handler(name) => format!("handler {}", plain("handler", name)?),
+    };
+    let done = failures::discard(connection, which).await?;
+    if let (Discarded::One(failure), 0) = (which, done) {
+        return Err(AdminError::NotFound(format!("failure {failure} of a handler")));
+    }
+    let detail = json!({ "count": done });
+    audit::record(connection, actor, "failures.discard", &subject, &detail).await?;
     Ok(done)
 }
 
@@ -243,6 +265,11 @@ pub async fn create_token(
             "days: expected more than 0, at most {TOKEN_DAYS}"
         )));
     }
+    if actor == OF_NOBODY && holder.scope != Scope::Admin {
+        return Err(AdminError::Conflict(
+            "the first token ends that nobody needs one: it must have the scope admin, or you are shut out".to_owned(),
+        ));
+    }
     let token = tokens::random_text(TOKEN_PREFIX, &mut SysRng).map_err(|_| AdminError::Internal)?;
     let lifetime = days.map(|days| days * 86_400.0);
     tokens::create(connection, holder, &Hashed::of(&token), actor, lifetime).await.map_err(
@@ -258,14 +285,20 @@ pub async fn create_token(
     Ok(token)
 }
 
-/// Revokes a token.
+/// Revokes a token; the transaction must not be committed if that fails.
 pub async fn revoke_token(
     connection: &mut PgConnection,
     actor: &str,
     name: &str,
+    last: Last,
 ) -> Result<(), AdminError> {
     if !tokens::revoke(connection, plain("name", name)?).await? {
         return Err(AdminError::NotFound(format!("token {name}")));
+    }
+    if last == Last::Stays && !tokens::any(connection).await? {
+        return Err(AdminError::Conflict(format!(
+            "{name} is the last token, and without any nobody needs one: make another with the scope admin first"
+        )));
     }
     Ok(audit::record(connection, actor, "token.revoke", name, &json!({})).await?)
 }

@@ -1,7 +1,6 @@
 //! What every request of the admin listener goes through: requests that a stranger's page sends are
 //! refused, and every answer carries the headers that keep a page to itself.
 
-use actix_web::Error;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::ResponseError;
@@ -10,10 +9,12 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data, Query};
+use actix_web::{Error, HttpRequest};
 use serde::Deserialize;
 
-use super::access::{csrf_of, session_of};
+use super::access::{csrf_of, has_bearer, session_of};
 use super::{Admin, AdminError};
+use crate::store::tokens;
 
 /// Everything comes from here; nothing is inline, framed, or sent elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -62,7 +63,7 @@ pub async fn protect<B: MessageBody + 'static>(
 /// acts must come from our own origin; and a form with a session must know that session's token.
 async fn check(request: &mut ServiceRequest) -> Result<(), AdminError> {
     let open = request.app_data::<Data<Admin>>().is_some_and(|admin| admin.access.may_be_open());
-    if open && !names_this_host(request.headers()) {
+    if open && !names_this_host(request.headers()) && !needs_token(request.request()).await? {
         return Err(AdminError::CrossSite);
     }
     if request.method().is_safe() {
@@ -75,6 +76,16 @@ async fn check(request: &mut ServiceRequest) -> Result<(), AdminError> {
         Some(session) if !is_login(request) => check_token(request, &session).await,
         _ => Ok(()),
     }
+}
+
+/// Whether this request is refused without a token, however a page led it here: it has one that is
+/// looked at, or there are some.
+async fn needs_token(request: &HttpRequest) -> Result<bool, AdminError> {
+    if has_bearer(request) {
+        return Ok(true);
+    }
+    let admin = request.app_data::<Data<Admin>>().ok_or(AdminError::Internal)?;
+    admin.transact(async |connection| Ok(tokens::any(connection).await?)).await
 }
 
 /// Where no token is needed, a page could have its own host name lead to 127.0.0.1 and read

@@ -102,7 +102,7 @@ fn cookie(request: &HttpRequest, value: &str, age: u32) -> String {
 }
 
 /// A path of this listener, or its front page: nobody is sent elsewhere after a login.
-fn local(next: &str) -> &str {
+pub fn local(next: &str) -> &str {
     let path = next.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']));
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic());
     if path && plain { next } else { "/" }

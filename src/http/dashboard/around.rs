@@ -12,6 +12,7 @@ use askama::Template;
 use super::assets::{ASSETS, Assets};
 use super::{filters, page};
 use crate::http::admin::AdminError;
+use crate::http::admin::login::local;
 
 #[derive(Template)]
 #[template(path = "error.html")]
@@ -71,6 +72,7 @@ fn answer(request: &HttpRequest, error: &AdminError) -> HttpResponse {
     let came_from = request.headers().get("referer").and_then(|referer| referer.to_str().ok());
     let came_from = came_from.and_then(|referer| referer.splitn(4, '/').nth(3));
     let back = if read { here.to_owned() } else { format!("/{}", came_from.unwrap_or_default()) };
+    let back = local(&back).to_owned();
     let page = ErrorPage {
         assets: &ASSETS,
         title,

@@ -5,6 +5,7 @@ use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Form, Query, ServiceConfig};
 use askama::Template;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::page::{self, Shell, Visit, encoded};
 use super::{filters, text};
@@ -40,6 +41,7 @@ struct DeadLettersPage {
     consumers: Vec<Consumer>,
     page: Page<DeadLetter>,
     first: bool,
+    seen: i64,
 }
 
 async fn list(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminError> {
@@ -51,25 +53,32 @@ async fn list(visit: Visit, which: Query<Which>) -> Result<HttpResponse, AdminEr
     }
     let name = Some(consumer.clone()).filter(|name| !name.is_empty());
     let read = async move |connection: &mut _| {
+        let seen = problems::now(connection).await?;
         let page = problems::dead_letters(connection, name.as_deref(), &request).await;
         let mut all = consumers::consumers(connection, None).await?;
         all.retain(|it| it.dead > 0);
-        Ok((page.map_err(AdminError::from)?, all))
+        Ok((page.map_err(AdminError::from)?, all, seen))
     };
-    let (page, consumers) = visit.read(read).await?;
+    let (page, consumers, seen) = visit.read(read).await?;
     let shell = visit.shell("Dead letters", PATH).await?;
-    page::show(&DeadLettersPage { shell, consumer, consumers, page, first })
+    page::show(&DeadLettersPage { shell, consumer, consumers, page, first, seen })
 }
 
 #[derive(Deserialize)]
 struct Chosen {
     consumer: String,
     position: Option<i64>,
+    /// When the page was made, by the database's clock, in microseconds since 1970: what died after
+    /// it, nobody has seen.
+    seen: Option<i64>,
 }
 
 impl Chosen {
     fn selection(&self) -> Selection<'_> {
-        Selection { consumer: &self.consumer, position: self.position, since: None }
+        let until = self.seen.and_then(|seen| {
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(seen) * 1000).ok()
+        });
+        Selection { consumer: &self.consumer, position: self.position, since: None, until }
     }
 
     fn back(&self) -> String {

@@ -56,8 +56,8 @@ impl EventPage {
             return step.detail.clone();
         }
         let words = match step.detail.as_str() {
-            "settled" => "taken",
-            "earlier" => "was in the log before this consumer was made",
+            "settled" => "passed: taken, or skipped or forgotten by somebody (see the audit log)",
+            "earlier" => "older than this consumer: taken only if it began that far back",
             "ahead" => "not handed out yet",
             "held" | "deferred" => "waits for an earlier event of its object",
             "in_flight" | "claimed" => "with a worker",

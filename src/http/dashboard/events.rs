@@ -134,6 +134,11 @@ struct Sought {
     q: String,
 }
 
+/// Whether it may stand in a pattern of types, as `payment_intent.*`.
+fn of_types(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._*".contains(&byte)
+}
+
 /// `GET /search`: to what the id is of, as its beginning says.
 async fn search(_visit: Visit, sought: Query<Sought>) -> HttpResponse {
     let text = sought.q.trim();
@@ -142,7 +147,7 @@ async fn search(_visit: Visit, sought: Query<Sought>) -> HttpResponse {
         Some("evt") if !text.contains('*') => format!("/events/{}", encoded(text)),
         Some("evt") => format!("{PATH}?id={}", encoded(text)),
         Some("acct") => format!("{PATH}?account={}", encoded(text)),
-        _ if text.contains(['.', '*']) && !text.contains('_') => {
+        _ if text.contains(['.', '*']) && text.bytes().all(of_types) => {
             format!("{PATH}?type={}", encoded(text))
         }
         _ => format!("/billing/objects/{}", encoded(text)),

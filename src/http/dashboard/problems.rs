@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::page::{self, Shell, Visit};
 use super::payload::Payload;
 use super::{event, filters, text};
-use crate::http::admin::{Admin, AdminError, Operate, actions};
+use crate::http::admin::{Admin, AdminError, AdminOnly, Operate, actions};
 use crate::store::browse::consumers::{self, HandlerLine};
 use crate::store::browse::problems::{self, Failure, FailureFilter, Quarantined};
 use crate::store::browse::{Page, PageRequest};
+use crate::store::failures::Discarded;
 
 const HANDLERS: &str = "/handlers";
 const FAILURES: &str = "/failures";
@@ -23,6 +24,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .route(HANDLERS, web::get().to(handlers))
         .route(FAILURES, web::get().to(failures))
         .route("/failures/retry", web::post().to(retry))
+        .route("/failures/discard", web::post().to(discard))
         .route(QUARANTINE, web::get().to(quarantine))
         .route("/quarantine/{sha256}", web::get().to(body))
         .route("/quarantine/{sha256}/raw", web::get().to(raw));
@@ -107,6 +109,22 @@ async fn retry(
             format!("{count} failures are tried again now")
         }
     })
+}
+
+#[derive(Deserialize)]
+struct One {
+    failure: i64,
+}
+
+async fn discard(
+    admin: Data<Admin>,
+    AdminOnly(who): AdminOnly,
+    form: Form<One>,
+) -> Result<HttpResponse, AdminError> {
+    let done = admin.transact(async move |connection| {
+        actions::discard_failures(connection, &who.name, Discarded::One(form.failure)).await
+    });
+    page::outcome(FAILURES, done.await, |_| "The failure is forgotten".to_owned())
 }
 
 #[derive(Deserialize)]

@@ -96,8 +96,9 @@ async fn revoke(
 ) -> Result<HttpResponse, AdminError> {
     let name = form.into_inner().name;
     let revoked = format!("Token {name} is revoked, and its sessions have ended");
+    let last = admin.access.last();
     let gone = admin.transact(async move |connection| {
-        actions::revoke_token(connection, &who.name, &name).await
+        actions::revoke_token(connection, &who.name, &name, last).await
     });
     page::outcome(PATH, gone.await, |()| revoked)
 }

@@ -14,6 +14,10 @@ use super::objects::within;
 /// How long all figures may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Days of revenue at most, each currency's counted: a year in all of Stripe's currencies, 135
+/// (<https://docs.stripe.com/currencies>).
+const MOST_DAYS: i64 = 50_000;
+
 /// Whose figures.
 #[derive(Clone, Debug, Default)]
 pub struct BillingFilter {
@@ -24,14 +28,14 @@ pub struct BillingFilter {
     pub since: Option<Date>,
 }
 
-/// The figures; what the database had no time for is None, and named in `unfinished`.
+/// The figures; what the database had no time for, or is too much, is None, and named in `unfinished`.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Billing {
     /// Customers that are not deleted.
     pub customers: Option<i64>,
     pub subscriptions: Option<Vec<SubscriptionCount>>,
     pub mrr: Option<Vec<Mrr>>,
-    /// Oldest day first.
+    /// Oldest day first, all of them: no more than 50,000 days, of each currency, are given.
     pub revenue: Option<Vec<RevenueDay>>,
     /// The newest 100.
     pub failed_payments: Option<Vec<FailedPayment>>,
@@ -136,15 +140,13 @@ pub async fn figures(
                           coalesce(stripe.fit(sum(net)), 0) AS net, sum(charges)::bigint AS charges
                    FROM stripe.revenue_daily
                    WHERE livemode = $2 AND coalesce(account = $1, true) AND day >= coalesce($3, '-infinity')
-                   GROUP BY 1, 2 ORDER BY 1 DESC, 2 LIMIT 2000";
+                   GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $4";
         let days = sqlx::query_as(sql).bind(account).bind(live).bind(filter.since);
-        days.fetch_all(connection).await
+        days.bind(MOST_DAYS + 1).fetch_all(connection).await
     })
     .await?
-    .map(|mut days: Vec<RevenueDay>| {
-        days.reverse();
-        days
-    });
+    // Whoever adds up a part of them takes it for the whole.
+    .filter(|days: &Vec<RevenueDay>| i64::try_from(days.len()).is_ok_and(|days| days <= MOST_DAYS));
     billing.failed_payments = within(connection, left(), async |connection| {
         let sql = "SELECT source, id, account, customer, email, amount, currency, status, failure_code, failure_message,
                           attempt_count, next_payment_attempt, created

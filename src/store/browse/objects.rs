@@ -68,13 +68,24 @@ pub async fn find(
         return Ok(Vec::new());
     }
     super::steer(connection).await?;
-    // Accounts come first in the tables' keys, and the log knows which have it.
+    // Accounts come first in the tables' keys, and the log knows which have it; or nobody, if it has
+    // dropped their events. Then all are looked through, one step of the index for each.
     let sql = format!(
         "SELECT t.account, t.livemode, t.id, t.order_basis, t.as_of, t.as_of_event, t.deleted, t.object::text AS object,
                 (to_jsonb(t) - ARRAY['object', 'account', 'livemode', 'id', 'order_basis', 'as_of', 'as_of_event', 'deleted'])::text
                 AS columns
-         FROM (SELECT DISTINCT n.account, n.livemode FROM (
-                   SELECT l.account, l.livemode FROM tollgate.event_log l WHERE l.object_id = $1 LIMIT 10000) n) o
+         FROM (WITH RECURSIVE told AS MATERIALIZED (
+                   SELECT DISTINCT n.account, n.livemode FROM (
+                       SELECT l.account, l.livemode FROM tollgate.event_log l WHERE l.object_id = $1 LIMIT 10000) n
+               ), owner AS (
+                   (SELECT s.account, s.livemode FROM stripe.{table} s
+                    WHERE NOT EXISTS (SELECT FROM told) ORDER BY s.account, s.livemode LIMIT 1)
+                   UNION ALL
+                   SELECT n.account, n.livemode FROM owner w CROSS JOIN LATERAL (
+                       SELECT s.account, s.livemode FROM stripe.{table} s
+                       WHERE (s.account, s.livemode) > (w.account, w.livemode) ORDER BY s.account, s.livemode LIMIT 1) n
+               )
+               SELECT * FROM told UNION ALL (SELECT * FROM owner LIMIT 10000)) o
          CROSS JOIN LATERAL (
              SELECT * FROM stripe.{table} s WHERE s.account = o.account AND s.livemode = o.livemode AND s.id = $1) t
          ORDER BY t.livemode DESC, t.account LIMIT $2"
@@ -97,6 +108,21 @@ pub async fn find(
         })
     };
     Ok(rows.iter().map(object).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// The objects of this id in all tables: for ids of which no event tells the table.
+///
+/// # Errors
+/// As of [`find`].
+pub async fn find_anywhere(
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<Vec<BillingObject>, BrowseError> {
+    let mut found = Vec::new();
+    for table in tables(connection).await? {
+        found.extend(find(connection, &table, id).await?);
+    }
+    Ok(found)
 }
 
 /// An object with several events in its newest second, of which only the ids decided.

@@ -177,6 +177,12 @@ pub struct DeadLetter {
     pub died_at: OffsetDateTime,
 }
 
+/// The time by the database's clock, in microseconds since 1970: by it dead letters are dated.
+pub async fn now(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
 /// Dead letters of all consumers, or of one.
 pub async fn dead_letters(
     connection: &mut PgConnection,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// How much there is.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Totals {
-    /// Events in the log, as the planner reckons.
+    /// Events in the log, as the planner reckons; counted, up to 100,000, if it does not yet.
     pub events: i64,
     /// The newest position; 0 without any.
     pub position: i64,
@@ -35,9 +35,11 @@ pub struct Totals {
 /// How much there is of everything.
 pub async fn totals(connection: &mut PgConnection) -> Result<Totals, sqlx::Error> {
     sqlx::query_as(
-        "SELECT coalesce((SELECT sum(greatest(c.reltuples, 0))::bigint FROM pg_catalog.pg_inherits i
+        "SELECT coalesce((SELECT nullif(sum(greatest(c.reltuples, 0))::bigint, 0) FROM pg_catalog.pg_inherits i
                           JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-                          WHERE i.inhparent = 'tollgate.event_log'::regclass), 0) AS events,
+                          WHERE i.inhparent = 'tollgate.event_log'::regclass),
+                         -- Not analyzed yet, so there cannot be many.
+                         (SELECT count(*) FROM (SELECT FROM tollgate.positions LIMIT 100000) p)) AS events,
                 coalesce(n.position, 0) AS position, n.received_at AS last_received,
                 (SELECT count(*) FROM (SELECT FROM tollgate.quarantine LIMIT 10001) q) AS quarantined,
                 f.failing, f.given_up,

@@ -116,6 +116,8 @@ table! {
     get "/api/v1/failures" => problems::failures;
     post "/api/v1/failures/retry" => problems::retry_failures;
     post "/api/v1/failures/{failure}/retry" => problems::retry_failure;
+    post "/api/v1/failures/discard" => problems::discard_failures;
+    post "/api/v1/failures/{failure}/discard" => problems::discard_failure;
     get "/api/v1/dead-letters" => problems::dead_letters;
     post "/api/v1/dead-letters/retry" => problems::retry_dead_letters;
     post "/api/v1/dead-letters/discard" => problems::discard_dead_letters;

@@ -113,8 +113,9 @@ pub async fn revoke(
     admin: Data<Admin>,
     name: Path<String>,
 ) -> Result<Json<Done>, AdminError> {
+    let last = admin.access.last();
     let done = admin.transact(async move |connection| {
-        actions::revoke_token(connection, &who.name, &name).await
+        actions::revoke_token(connection, &who.name, &name, last).await
     });
     done.await.map(|()| Json(Done { done: true }))
 }

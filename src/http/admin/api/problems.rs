@@ -16,6 +16,7 @@ use crate::store::browse::problems::{
     self as browse, DeadLetter, Failure, FailureFilter, Quarantined,
 };
 use crate::store::consumer_admin::Selection;
+use crate::store::failures::Discarded;
 
 /// How many things were done.
 #[derive(Debug, Serialize, ToSchema)]
@@ -174,6 +175,45 @@ async fn retry(
     Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
 }
 
+/// Forget a failure of a handler; the event stays in the log. Needs the scope `admin`.
+#[utoipa::path(post, path = "/api/v1/failures/{failure}/discard", tag = "problems",
+    params(("failure" = i64, Path, description = "Its number")),
+    responses((status = 200, description = "It is gone", body = Count), Problems))]
+pub async fn discard_failure(
+    AdminOnly(who): AdminOnly,
+    admin: Data<Admin>,
+    failure: Path<i64>,
+) -> Result<Json<Count>, AdminError> {
+    let done = admin.transact(async move |connection| {
+        let which = Discarded::One(failure.into_inner());
+        actions::discard_failures(connection, &who.name, which).await
+    });
+    Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
+}
+
+/// Which failures to forget.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscardFailures {
+    /// Those of the handler of this name, which may be registered no more.
+    handler: String,
+}
+
+/// Forget all failures of a handler; the events stay in the log. Needs the scope `admin`.
+#[utoipa::path(post, path = "/api/v1/failures/discard", tag = "problems", request_body = DiscardFailures,
+    responses((status = 200, description = "They are gone", body = Count), Problems))]
+pub async fn discard_failures(
+    AdminOnly(who): AdminOnly,
+    admin: Data<Admin>,
+    payload: Payload,
+) -> Result<Json<Count>, AdminError> {
+    let DiscardFailures { handler } = body(payload).await?;
+    let done = admin.transact(async move |connection| {
+        actions::discard_failures(connection, &who.name, Discarded::Handler(&handler)).await
+    });
+    Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -213,6 +253,8 @@ pub struct DeadLetters {
     position: Option<i64>,
     /// Those that died then or later.
     since: Option<String>,
+    /// Those that died then or earlier: what you have seen, if more may have died meanwhile.
+    until: Option<String>,
 }
 
 /// Hand dead letters out again, with all their attempts: one, those since a time, or all of a consumer.
@@ -223,10 +265,11 @@ pub async fn retry_dead_letters(
     admin: Data<Admin>,
     payload: Payload,
 ) -> Result<Json<Count>, AdminError> {
-    let DeadLetters { consumer, position, since } = body(payload).await?;
+    let DeadLetters { consumer, position, since, until } = body(payload).await?;
     let since = instant("since", since.as_deref())?;
+    let until = instant("until", until.as_deref())?;
     let done = admin.transact(async move |connection| {
-        let which = Selection { consumer: &consumer, position, since };
+        let which = Selection { consumer: &consumer, position, since, until };
         actions::retry_dead_letters(connection, &who.name, which).await
     });
     Ok(Json(Count { count: done.await? }))
@@ -240,10 +283,11 @@ pub async fn discard_dead_letters(
     admin: Data<Admin>,
     payload: Payload,
 ) -> Result<Json<Count>, AdminError> {
-    let DeadLetters { consumer, position, since } = body(payload).await?;
+    let DeadLetters { consumer, position, since, until } = body(payload).await?;
     let since = instant("since", since.as_deref())?;
+    let until = instant("until", until.as_deref())?;
     let done = admin.transact(async move |connection| {
-        let which = Selection { consumer: &consumer, position, since };
+        let which = Selection { consumer: &consumer, position, since, until };
         actions::discard_dead_letters(connection, &who.name, which).await
     });
     Ok(Json(Count { count: done.await? }))
