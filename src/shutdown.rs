@@ -25,13 +25,15 @@ impl Phase {
 /// Exit code after a second signal: 128 + SIGINT, as shells report it.
 const ABORTED: i32 = 130;
 
-/// Cancels the token on SIGTERM or SIGINT; ends the process at once on a second one.
+/// Cancels the token on SIGTERM, SIGINT, or SIGHUP, which comes when a terminal is closed; ends the
+/// process at once on a second one.
 ///
 /// # Errors
 /// If signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let requested = token.clone();
     tokio::spawn(async move {
@@ -39,12 +41,15 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
             }
             if first {
                 tracing::info!("shutting down; a second signal aborts");
                 requested.cancel();
             } else {
-                tracing::warn!("aborted by a second signal");
+                tracing::warn!(
+                    "aborted by a second signal; an embedded database goes on, until the next start takes it over"
+                );
                 #[allow(clippy::disallowed_methods, reason = "asked to end at once")]
                 std::process::exit(ABORTED);
             }

@@ -23,6 +23,7 @@ use crate::consume::tally::Tally;
 use crate::consume::wake::Wake;
 use crate::http::health::Parts;
 use crate::http::listener::Listener;
+use crate::http::starting;
 use crate::ingest::Intake;
 use crate::ingest::commit::CommitOptions;
 use crate::ingest::lanes::Lanes;
@@ -31,9 +32,9 @@ use crate::ingest::writer::WriterOptions;
 use crate::maintain;
 use crate::maintain::rescue::Rescue;
 use crate::maintain::traffic::Ledger;
-use crate::settings::Settings;
+use crate::settings::{DatabaseSettings, Settings};
 use crate::shutdown::Phase;
-use crate::store::connect::Database;
+use crate::store::connect::{Database, Route};
 use crate::store::hooks::Hooks;
 use crate::store::status;
 use crate::traces::Traces;
@@ -92,17 +93,11 @@ impl Gateway {
         let listener = Listener::bind(settings.listen)
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let admin = settings.admin.map(admin::bind).transpose()?;
-        let backend = Backend::open(&settings.database).await?;
-        if settings.database.migrate {
-            match stop.run_until_cancelled(backend.migrate()).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Err(close_after(error, None, backend).await),
-                None => {
-                    backend.close().await?;
-                    return Ok(None);
-                }
-            }
-        }
+        let backend =
+            starting::meanwhile(&listener, Box::pin(open(&settings.database, stop))).await?;
+        let Some(backend) = backend else {
+            return Ok(None);
+        };
         let sockets = Sockets { listener, admin };
         Self::start_on(backend, sockets, settings, clock, hooks).await.map(Some)
     }
@@ -129,6 +124,7 @@ impl Gateway {
             let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
             let parts = Parts {
                 pool: pool.clone(),
+                writers: Some(backend.database.clone()).filter(|way| way.route() == Route::Pooler),
                 lanes: Arc::clone(&lanes),
                 phase: phase.clone(),
                 wake: Some(wake.clone()),
@@ -200,6 +196,10 @@ impl Gateway {
             () = stop.cancelled() => return self.stop().await,
             ended = &mut self.server => anyhow!("the HTTP server ended by itself: {ended:?}"),
             () = self.lanes.writer_ended() => anyhow!("a writer ended by itself"),
+            // Consumers, retries and maintenance, or what is asked of Stripe: better none of it than
+            // one part that nobody misses before it is too late.
+            ended = &mut self.background => anyhow!("background work ended by itself: {ended:?}"),
+            ended = ended(&mut self.asking) => anyhow!("what asks Stripe ended by itself: {ended:?}"),
         };
         spans::stop(self.traces, self.shutdown_timeout).await;
         self.backend.close().await?;
@@ -233,6 +233,33 @@ impl Gateway {
             .context("background work failed")?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Opens the database and brings it up to date; None if `stop` was cancelled before that.
+async fn open(
+    settings: &DatabaseSettings,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Backend>> {
+    let backend = Backend::open(settings).await?;
+    if !settings.migrate {
+        return Ok(Some(backend));
+    }
+    match stop.run_until_cancelled(backend.migrate()).await {
+        Some(Ok(())) => Ok(Some(backend)),
+        Some(Err(error)) => Err(close_after(error, None, backend).await),
+        None => {
+            backend.close().await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for the end of what may not be there, which then never comes.
+async fn ended(task: &mut Option<JoinHandle<()>>) -> Result<(), tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -33,5 +33,13 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<WorkerGuard> {
             .try_init()
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(guard)
+}
+
+/// A panic is a line like any other, for whoever reads lines and not what a process leaves behind.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "panic: {message}");
 }

@@ -8,16 +8,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::flags::SettingFlags;
 use crate::clock::Clock;
-use crate::settings::Settings;
+use crate::embedded::{self, Options};
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
+use crate::settings::{Settings, parse};
+use crate::startup;
 use crate::startup::Backend;
 use crate::store::StoreError;
 use crate::store::connect::{Database, Route, within};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
 use crate::sync::ApiError;
-use crate::{embedded, startup};
 
 /// How long the database may take over a question.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -74,8 +75,12 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     secrets(&settings, &mut findings);
     match &settings.database.url {
         Some(url) => {
-            let url = settings.database.direct_url.as_ref().unwrap_or(url);
-            database(&Database::new(url.clone(), Route::Direct), &mut findings).await;
+            let direct = settings.database.direct_url.as_ref();
+            database(&Database::new(direct.unwrap_or(url).clone(), Route::Direct), &mut findings)
+                .await;
+            if direct.is_some() {
+                pooler(&Database::new(url.clone(), Route::Pooler), &mut findings).await;
+            }
         }
         None => embedded_postgres(&settings, &mut findings),
     }
@@ -105,7 +110,7 @@ fn print_settings(layers: &Layers) {
             Some(value) if setting.secret && !value.text.starts_with("file:") => {
                 ("[redacted]".to_owned(), &value.origin)
             }
-            Some(value) => (value.text.clone(), &value.origin),
+            Some(value) => (parse::shown(&value.text), &value.origin),
         };
         say!("  {:<22} {text:<26} {origin}", setting.key);
     }
@@ -187,6 +192,23 @@ async fn database(database: &Database, findings: &mut Findings) {
     }
 }
 
+/// The way of the writers, if it is another one.
+async fn pooler(database: &Database, findings: &mut Findings) {
+    let name = database.describe();
+    let answer = async {
+        let mut connection = database.connect().await?;
+        status::ping(&mut connection).await
+    };
+    let trouble = match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(())) => {
+            return Findings::ok(&format!("the writers' way to it, {name}, is open"));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer".to_owned(),
+    };
+    findings.fail(&format!("the writers' way to it, DATABASE_URL, {name}: {trouble}"));
+}
+
 fn judge(name: &str, server: &Server, findings: &mut Findings) {
     let major = server.version / 10_000;
     match major {
@@ -211,7 +233,12 @@ fn judge(name: &str, server: &Server, findings: &mut Findings) {
 
 fn embedded_postgres(settings: &Settings, findings: &mut Findings) {
     let data_dir = &settings.database.data_dir;
-    match embedded::discover(settings.database.pg_bin.as_deref()) {
+    let options = Options {
+        data_dir: data_dir.clone(),
+        bin_dir: settings.database.pg_bin.clone(),
+        port: settings.database.pg_port,
+    };
+    match embedded::examine(&options) {
         Ok(install) => Findings::ok(&format!(
             "embedded Postgres {} from {}, data in {}",
             install.major,
@@ -225,7 +252,9 @@ fn embedded_postgres(settings: &Settings, findings: &mut Findings) {
     if !there.is_some_and(|there| there.is_dir() && access(there, AccessFlags::W_OK).is_ok()) {
         findings.fail(&format!("nothing can be written to {}", data_dir.display()));
     }
-    if embedded::running(data_dir).is_some() {
-        Findings::ok("the embedded database is running");
+    match embedded::running(data_dir) {
+        Ok(Some(_)) => Findings::ok("the embedded database is running"),
+        Ok(None) => {}
+        Err(error) => findings.fail(&error.to_string()),
     }
 }

@@ -12,7 +12,7 @@ use crate::store::migrations::{self, SchemaState};
 
 /// A connection to the gateway's database.
 pub async fn connect(flags: &SettingFlags) -> anyhow::Result<PgConnection> {
-    let (settings, _) = flags.settings()?;
+    let settings = flags.settings()?;
     Ok(Backend::attach(&settings.database)?.direct.connect().await?)
 }
 

@@ -45,7 +45,7 @@ pub struct DemoArgs {
 pub async fn run(mut args: DemoArgs) -> anyhow::Result<ExitCode> {
     let secret = format!("whsec_demo_{}", hex::encode(random_bytes()));
     let own_folder = prepare(&mut args, &secret)?;
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let _log = telemetry::start(&settings.log)?;
     let stop = shutdown::on_signal()?;
     say!("Starting a private Postgres and the gateway …");
@@ -79,7 +79,7 @@ async fn start(
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Gateway>> {
     loop {
-        let (settings, _) = flags.settings()?;
+        let (settings, _) = flags.settings_and_warnings()?;
         let started = Box::pin(Gateway::start(settings, Clock::system(), stop)).await;
         match (started, own_folder) {
             (Err(error), Some(folder)) if is_of_others(&error) => {
@@ -119,6 +119,12 @@ fn prepare(args: &mut DemoArgs, secret: &str) -> anyhow::Result<Option<PathBuf>>
     }
     if layers.get("log").is_some_and(|log| log.origin == Origin::Default) {
         flags.set("log", "warn");
+    }
+    // A key or a collector of the environment is another gateway's, and so is its database's port.
+    for key in ["stripe_api_key", "otlp_endpoint", "pg_port"] {
+        if flags.get(key).is_none() {
+            flags.set(key, "");
+        }
     }
     if args.once {
         flags.set("drain", "0s");

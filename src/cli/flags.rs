@@ -2,6 +2,7 @@
 //! flags to parsed `Settings`.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
@@ -79,16 +80,34 @@ impl SettingFlags {
 
     /// Gathers all layers: defaults, file, environment, these flags.
     pub fn layers(&self) -> Result<Layers, Vec<Problem>> {
-        let config =
-            self.config.clone().or_else(|| std::env::var_os("TOLLGATE_CONFIG").map(PathBuf::from));
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let named = std::env::var_os("TOLLGATE_CONFIG").filter(|path| !path.is_empty());
+        let config = self.config.clone().or_else(|| named.map(PathBuf::from));
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if ALL.iter().any(|setting| setting.variable == name) => {
+                    return Err(vec![Problem(format!("{name}: expected a text in UTF-8"))]);
+                }
+                Err(_) => {}
+            }
+        }
         Layers::gather(&Inputs { config, environment, flags: Some(&self.values) })
     }
 
+    /// The parsed settings; warnings about them, of names that nobody knows say, go to standard error.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let (settings, warnings) = self.settings_and_warnings()?;
+        for warning in warnings {
+            // Nobody minds if standard error is closed.
+            let _ = writeln!(io::stderr(), "tollgate: {warning}");
+        }
+        Ok(settings)
+    }
+
     /// The parsed settings, and warnings about them.
-    pub fn settings(&self) -> anyhow::Result<(Settings, Vec<String>)> {
+    pub fn settings_and_warnings(&self) -> anyhow::Result<(Settings, Vec<String>)> {
         let layers = self.layers().map_err(|problems| misconfigured(&problems))?;
         let settings = Settings::parse(&layers).map_err(|problems| misconfigured(&problems))?;
         Ok((settings, layers.warnings))

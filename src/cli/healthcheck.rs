@@ -28,7 +28,9 @@ pub struct HealthcheckArgs {
 pub async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
     let url = match args.url {
         Some(url) => url,
-        None => format!("http://{}/readyz", reachable(args.flags.settings()?.0.listen)),
+        None => {
+            format!("http://{}/readyz", reachable(args.flags.settings_and_warnings()?.0.listen))
+        }
     };
     let url: reqwest::Url = url.parse().with_context(|| format!("{url} is no URL"))?;
     let client = http_client::builder(&url).timeout(args.timeout).build()?;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::flags::SettingFlags;
+use crate::embedded;
 use crate::startup::Backend;
 use crate::store::migrations;
 use crate::telemetry;
@@ -20,9 +21,15 @@ pub struct MigrateArgs {
 }
 
 pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let _log = telemetry::start(&settings.log)?;
-    let backend = Backend::open(&settings.database).await?;
+    // Beside a gateway that does not migrate by itself, say.
+    let ours = settings.database.url.is_none();
+    let backend = if ours && embedded::running(&settings.database.data_dir)?.is_some() {
+        Backend::attach(&settings.database)?
+    } else {
+        Backend::open(&settings.database).await?
+    };
     let migrated = async {
         backend.migrate().await?;
         let state = migrations::state(&mut backend.direct.connect().await?).await?;

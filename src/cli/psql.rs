@@ -30,10 +30,10 @@ pub struct PsqlArgs {
 }
 
 pub fn run(args: &PsqlArgs) -> anyhow::Result<ExitCode> {
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let url = match &settings.database.url {
         Some(_) => database_url(&args.flags)?,
-        None => match embedded::running(&settings.database.data_dir) {
+        None => match embedded::running(&settings.database.data_dir)? {
             Some(connection) => connection.url(),
             None => bail!(
                 "the embedded database in {} is not running: start tollgate serve or tollgate demo first, or name \

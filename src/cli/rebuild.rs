@@ -35,7 +35,7 @@ pub struct RebuildArgs {
 }
 
 pub async fn run(args: RebuildArgs) -> anyhow::Result<ExitCode> {
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let _log = telemetry::start(&settings.log)?;
     let backend = Backend::attach(&settings.database)?;
     let mut connection = backend.direct.connect_writer(STATEMENT_LIMIT).await?;

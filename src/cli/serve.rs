@@ -22,7 +22,7 @@ pub struct ServeArgs {
 }
 
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let (settings, warnings) = args.flags.settings()?;
+    let (settings, warnings) = args.flags.settings_and_warnings()?;
     if settings.endpoints.is_empty() {
         return Err(Misconfigured(
             "no signing secret is set: put the endpoint's whsec_… into STRIPE_WEBHOOK_SECRET (it stands on the \

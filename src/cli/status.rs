@@ -61,7 +61,7 @@ enum Gateway {
 }
 
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let mut connection = connect(&args.flags).await?;
     let schema = current_schema(&mut connection).await?;
     let report = Report {

@@ -40,7 +40,7 @@ pub(super) struct Asking {
 
 impl Asking {
     pub(super) async fn start(args: &AskArgs) -> anyhow::Result<Self> {
-        let (settings, _) = args.flags.settings()?;
+        let settings = args.flags.settings()?;
         let Some(stripe) = settings.stripe.clone() else {
             return Err(Misconfigured(
                 "no API key is set: put a restricted key that may read (rk_…, Dashboard, Developers, API keys) into \

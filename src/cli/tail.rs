@@ -64,7 +64,7 @@ pub struct TailArgs {
 }
 
 pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
-    let (settings, _) = args.flags.settings()?;
+    let settings = args.flags.settings()?;
     let stop = shutdown::on_signal()?;
     let direct = Backend::attach(&settings.database)?.direct;
     let since = args.since.and_then(|since| since.time(Clock::system().now()));

@@ -21,7 +21,7 @@ const PASSWORD_BYTES: usize = 24;
 
 /// Settings of every server, ahead of `postgresql.conf`. The first three are Postgres' defaults:
 /// they are here because what Tollgate promises rests on them.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 18] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
@@ -37,13 +37,16 @@ const SETTINGS: [&str; 16] = [
     "lc_messages=C",
     "log_destination=stderr",
     "logging_collector=off",
+    // Details and statements hold what customers are called.
+    "log_error_verbosity=terse",
+    "log_min_error_statement=panic",
     "cluster_name=tollgate",
     "unix_socket_permissions=0700",
 ];
 
-/// The major version that made the cluster of `home`; `None` when there is none yet.
-pub(super) fn major(home: &Home) -> Result<Option<u32>, EmbeddedError> {
-    let path = home.pgdata().join("PG_VERSION");
+/// The major version that made the cluster at `pgdata`; `None` when there is none yet.
+pub(super) fn major(pgdata: &Path) -> Result<Option<u32>, EmbeddedError> {
+    let path = pgdata.join("PG_VERSION");
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text.trim().parse().ok()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -56,13 +59,17 @@ pub(super) fn major(home: &Home) -> Result<Option<u32>, EmbeddedError> {
 #[allow(clippy::disallowed_methods, reason = "a password is to be unpredictable, a draft unique")]
 pub(super) async fn ensure(home: &Home, install: &PgInstall) -> Result<(), EmbeddedError> {
     remove_drafts(&home.dir);
-    if major(home)?.is_some() {
+    if major(&home.pgdata())?.is_some() {
         return Ok(());
     }
     tracing::info!(data_dir = %home.dir.display(), version = install.major, "making a new database");
-    let password = hex::encode(rand::random::<[u8; PASSWORD_BYTES]>());
-    let path = home.password_file();
-    write_private(&path, &password, &home.account).map_err(io_error("write", &path))?;
+    // One that is there belongs to a cluster that is away, on a volume not mounted yet say: it must
+    // fit when that comes back.
+    if !home.has_password() {
+        let password = hex::encode(rand::random::<[u8; PASSWORD_BYTES]>());
+        let path = home.password_file();
+        write_private(&path, &password, &home.account).map_err(io_error("write", &path))?;
+    }
 
     // Always another name: the `initdb` of a killed predecessor may still be at work in its own.
     let draft = home.dir.join(format!("{DRAFT}{:08x}", rand::random::<u32>()));

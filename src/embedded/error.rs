@@ -36,6 +36,13 @@ pub enum EmbeddedError {
     )]
     Locked { data_dir: PathBuf },
 
+    /// The data directory is another user's, and so is what runs in it.
+    #[error(
+        "{} is another user's: run this as the user that runs the gateway, or name another \
+         --data-dir", data_dir.display()
+    )]
+    Closed { data_dir: PathBuf },
+
     /// We are root, Postgres will not be, and its user cannot get at a folder.
     #[error(
         "Postgres refuses to run as root, so it runs as the user {user}, who may not enter {}: \
@@ -89,8 +96,8 @@ pub enum EmbeddedError {
     NotStopping { pid: i32 },
 
     /// The file system or the system refused something.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io { action: &'static str, path: PathBuf, reason: io::Error },
 }
 
 /// For `map_err`: what was tried, and on what.
@@ -98,5 +105,5 @@ pub(super) fn io_error(
     action: &'static str,
     path: &Path,
 ) -> impl FnOnce(io::Error) -> EmbeddedError {
-    move |source| EmbeddedError::Io { action, path: path.to_owned(), source }
+    move |reason| EmbeddedError::Io { action, path: path.to_owned(), reason }
 }

@@ -37,11 +37,7 @@ impl Home {
     /// Postgres will run as.
     pub(super) fn open(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let account = Account::for_cluster(&pgdata(data_dir))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(account.data_dir_mode())
-            .create(data_dir)
-            .map_err(io_error("create", data_dir))?;
+        make_folders(data_dir, account.data_dir_mode())?;
         let dir = data_dir.canonicalize().map_err(io_error("find", data_dir))?;
         let lock = lock(&dir)?;
         if !account.may_enter(&dir) {
@@ -63,6 +59,10 @@ impl Home {
 
     pub(super) fn password_file(&self) -> PathBuf {
         password_file(&self.dir)
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        fs::read_to_string(self.password_file()).is_ok_and(|password| !password.trim().is_empty())
     }
 
     /// How to connect to the server of this directory when it listens on `port`.
@@ -98,12 +98,26 @@ impl Home {
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
             fs::rename(&path, path.with_extension("log.1")).map_err(io_error("rename", &path))?;
         }
-        OpenOptions::new()
+        let log = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
             .open(&path)
-            .map_err(io_error("open", &path))
+            .map_err(io_error("open", &path))?;
+        // Else only root could start this server again.
+        self.account.give(&path).map_err(io_error("change the owner of", &path))?;
+        Ok(log)
+    }
+
+    /// Puts a long log aside under the server that writes to it: what is written between the copy and
+    /// the cut is lost. It appends, so it goes on at the beginning.
+    pub(super) fn cut_log(&self) -> io::Result<()> {
+        let path = self.log();
+        if fs::metadata(&path)?.len() > LOG_MAX_BYTES {
+            fs::copy(&path, path.with_extension("log.1"))?;
+            File::options().write(true).open(&path)?.set_len(0)?;
+        }
+        Ok(())
     }
 
     /// The last lines of the log, for an error message.
@@ -118,7 +132,22 @@ impl Home {
     }
 }
 
-fn pgdata(dir: &Path) -> PathBuf {
+/// Makes the folder and those on the way to it that are missing, all of this mode: the umask of a
+/// hardened host would keep Postgres' own user from the ones that we made.
+fn make_folders(dir: &Path, mode: u32) -> Result<(), EmbeddedError> {
+    let missing: Vec<_> = dir.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+        match DirBuilder::new().mode(mode).create(folder) {
+            Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode))
+                .map_err(io_error("open up", folder))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_error("create", folder)(error)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn pgdata(dir: &Path) -> PathBuf {
     dir.join("postgres")
 }
 
@@ -133,13 +162,39 @@ fn connection(dir: &Path, socket_dir: PathBuf, port: u16) -> Option<Connection> 
     (!password.is_empty()).then_some(Connection { socket_dir, port, user, password, database })
 }
 
-/// See [`super::running`].
-pub(super) fn running(data_dir: &Path) -> Option<Connection> {
-    let dir = data_dir.canonicalize().ok()?;
-    match pidfile::look(&pgdata(&dir)) {
-        Found::Live(file) => connection(&dir, file.socket_dir?, file.port),
-        _ => None,
+/// See [`super::examine`]: whether Postgres' user gets to the folder, and the port is to be had.
+pub(super) fn examine(data_dir: &Path, port: Option<u16>) -> Result<(), EmbeddedError> {
+    // What is not there yet is made below what is, for that user.
+    if let Some(there) = data_dir.ancestors().find(|folder| folder.exists()) {
+        let there = there.canonicalize().map_err(io_error("find", there))?;
+        let account = Account::for_cluster(&pgdata(data_dir))?;
+        // Our own folder is opened up for it.
+        let ours = there == data_dir;
+        account.check_reach(if ours { there.parent().unwrap_or(&there) } else { &there })?;
     }
+    match port {
+        Some(port) if running(data_dir)?.is_none_or(|it| it.port != port) && !is_free(port) => {
+            Err(EmbeddedError::PortTaken { port })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// See [`super::running`].
+pub(super) fn running(data_dir: &Path) -> Result<Option<Connection>, EmbeddedError> {
+    let path = pidfile::path(&pgdata(data_dir));
+    if let Err(error) = File::open(&path)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(EmbeddedError::Closed { data_dir: data_dir.to_owned() });
+    }
+    let Ok(dir) = data_dir.canonicalize() else { return Ok(None) };
+    Ok(match pidfile::look(&pgdata(&dir)) {
+        Found::Live(file) => {
+            file.socket_dir.and_then(|socket_dir| connection(&dir, socket_dir, file.port))
+        }
+        _ => None,
+    })
 }
 
 /// See [`super::put_aside`].
@@ -228,9 +283,17 @@ mod tests {
         fs::write(home.log(), vec![b'x'; usize::try_from(LOG_MAX_BYTES).unwrap() + 1]).unwrap();
         assert_eq!(home.log_tail().len() as u64, TAIL_BYTES);
         writeln!(home.open_log().unwrap(), "first").unwrap();
-        writeln!(home.open_log().unwrap(), "second").unwrap();
+        let mut server = home.open_log().unwrap();
+        writeln!(server, "second").unwrap();
         assert_eq!(home.log_tail(), "first\nsecond");
         assert!(dir.path().join("postgres.log.1").exists());
+        home.cut_log().unwrap();
+        assert_eq!(home.log_tail(), "first\nsecond", "short enough");
+        server.write_all(&vec![b'y'; usize::try_from(LOG_MAX_BYTES).unwrap()]).unwrap();
+        home.cut_log().unwrap();
+        writeln!(server, "third").unwrap();
+        assert_eq!(home.log_tail(), "third");
+        assert!(fs::read(dir.path().join("postgres.log.1")).unwrap().starts_with(b"first"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use discover::{PgInstall, discover};
 pub use error::EmbeddedError;
-pub use server::{Postgres, running};
+pub use server::{Postgres, examine, running};
 
 /// Role and database of the gateway.
 const NAME: &str = "tollgate";

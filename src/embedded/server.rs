@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::account::Account;
 use super::discover::{PgInstall, discover_for};
 use super::error::{EmbeddedError, io_error};
 use super::home::{self, Home};
@@ -26,6 +27,8 @@ const RETRY_FOR: Duration = Duration::from_secs(30);
 /// Pauses between two tries double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often the log's length is looked at.
+const LOG_LOOK: Duration = Duration::from_mins(1);
 /// A server that has lived so long did not die of its start.
 const STEADY: Duration = Duration::from_mins(1);
 
@@ -60,7 +63,8 @@ impl Postgres {
     /// Any [`EmbeddedError`] but `NotStopping`; its message says what the user can do.
     pub async fn start(options: &Options) -> Result<Self, EmbeddedError> {
         let home = Home::open(&options.data_dir)?;
-        let install = discover_for(options.bin_dir.as_deref(), &home.dir, cluster::major(&home)?)?;
+        let install =
+            discover_for(options.bin_dir.as_deref(), &home.dir, cluster::major(&home.pgdata())?)?;
         home.account.check_reach(&install.bin_dir)?;
         cluster::ensure(&home, &install).await?;
         let connection = home.connection(home.choose_port(options.port)?)?;
@@ -114,8 +118,15 @@ impl Postgres {
     }
 
     async fn until_dead(&self) {
+        let mut looked = Instant::now();
         while self.process.lock().await.as_mut().is_some_and(|process| !process.has_ended()) {
             sleep(POLL).await;
+            if looked.elapsed() > LOG_LOOK {
+                looked = Instant::now();
+                if let Err(error) = self.home.cut_log() {
+                    tracing::warn!(%error, log = %self.home.log().display(), "cannot cut it short");
+                }
+            }
         }
         self.pid.store(0, Ordering::Relaxed);
     }
@@ -243,9 +254,25 @@ fn passes_by_itself(error: &EmbeddedError) -> bool {
     }
 }
 
+/// Whether a server could be started with these options, as far as can be told without making
+/// anything; with which Postgres.
+///
+/// # Errors
+/// What [`Postgres::start`] would fail with.
+pub fn examine(options: &Options) -> Result<PgInstall, EmbeddedError> {
+    home::examine(&options.data_dir, options.port)?;
+    let pgdata = home::pgdata(&options.data_dir);
+    let major = cluster::major(&pgdata)?;
+    let install = discover_for(options.bin_dir.as_deref(), &options.data_dir, major)?;
+    Account::for_cluster(&pgdata)?.check_reach(&install.bin_dir)?;
+    Ok(install)
+}
+
 /// The connection of a data directory that a server runs for right now, whoever started it; `None`
-/// when there is none, or when it may not be looked into.
-#[must_use]
-pub fn running(data_dir: &Path) -> Option<Connection> {
+/// when there is none.
+///
+/// # Errors
+/// If it may not be looked into: then nobody knows.
+pub fn running(data_dir: &Path) -> Result<Option<Connection>, EmbeddedError> {
     home::running(data_dir)
 }

@@ -16,7 +16,7 @@ use crate::consume::wake::{Listening, Wake};
 use crate::ingest::lanes::Lanes;
 use crate::ingest::traffic::Traffic;
 use crate::shutdown::Phase;
-use crate::store::connect::within;
+use crate::store::connect::{Database, within};
 use crate::store::migrations::{self, SchemaState};
 use crate::store::status;
 
@@ -35,6 +35,8 @@ const QUEUE_WARN: usize = 80;
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub pool: PgPool,
+    /// The writers' way to the database, where that is another one: through a pooler.
+    pub writers: Option<Database>,
     pub lanes: Arc<Lanes>,
     pub phase: Phase,
     /// If events are handed on.
@@ -68,6 +70,8 @@ pub struct Part {
 pub struct Readiness {
     pub status: Status,
     pub database: Part,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Part>,
     pub migrations: Part,
     pub intake_queue: Part,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,19 +101,21 @@ pub async fn readyz(parts: Data<Parts>) -> HttpResponse {
 impl Parts {
     /// Asks every part, at most `CHECK_TIMEOUT` each.
     pub async fn examine(&self) -> Readiness {
-        let (database, migrations) = tokio::join!(self.database(), self.migrations());
+        let (database, writers, migrations) =
+            tokio::join!(self.database(), self.writers(), self.migrations());
         let intake_queue = self.intake_queue();
         let listener = self.wake.as_ref().map(listener);
         let disk = self.embedded.as_deref().map(disk);
         let shutdown = self.shutdown();
         let status = [&database, &migrations, &intake_queue, &shutdown]
             .into_iter()
+            .chain(&writers)
             .chain(&listener)
             .chain(&disk)
             .map(|part| part.status)
             .max_by_key(|status| *status as u8)
             .unwrap_or(Status::Ok);
-        Readiness { status, database, migrations, intake_queue, listener, disk, shutdown }
+        Readiness { status, database, writers, migrations, intake_queue, listener, disk, shutdown }
     }
 
     async fn database(&self) -> Part {
@@ -119,6 +125,15 @@ impl Parts {
             Ok((Status::Ok, "answers".to_owned()))
         })
         .await
+    }
+
+    async fn writers(&self) -> Option<Part> {
+        let way = self.writers.clone()?;
+        let answer = timed(async move {
+            status::ping(&mut way.connect().await?).await?;
+            Ok((Status::Ok, "answers".to_owned()))
+        });
+        Some(answer.await)
     }
 
     async fn migrations(&self) -> Part {

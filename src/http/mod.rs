@@ -8,4 +8,5 @@ pub mod health;
 pub mod listener;
 pub mod metrics;
 pub mod problem;
+pub mod starting;
 pub mod trace;

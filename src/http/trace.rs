@@ -27,6 +27,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from a client, in bytes.
 const REQUEST_ID_MAX: usize = 128;
 
+/// Longest part of a path in a log line, in bytes.
+const PATH_SHOWN: usize = 200;
+
 /// What is remembered of a request until its answer.
 #[derive(Clone)]
 struct Started {
@@ -127,12 +130,20 @@ fn log_delivery<B>(
             );
         }
         (None, Some(error)) => {
-            line!(
-                warn,
-                "delivery refused",
-                outcome = error.code(),
-                error = tracing::field::display(error)
-            );
+            let (outcome, error) = (error.code(), tracing::field::display(error));
+            match REFUSALS.take() {
+                Some(0) => line!(warn, "delivery refused", outcome = outcome, error = error),
+                Some(unlogged) => {
+                    line!(
+                        warn,
+                        "delivery refused",
+                        outcome = outcome,
+                        error = error,
+                        unlogged = unlogged
+                    );
+                }
+                None => line!(debug, "delivery refused", outcome = outcome, error = error),
+            }
         }
         (None, None) => line!(warn, "delivery ended without an outcome"),
     }
@@ -141,10 +152,18 @@ fn log_delivery<B>(
 /// The line of any other request: health checks, and paths that are not served.
 fn log_request<B>(response: &ServiceResponse<B>, started: Option<&Started>) {
     let request = response.request();
-    let (method, path) = (request.method().as_str(), request.path());
+    let method = request.method().as_str();
+    let path = &request.path()[..request.path().floor_char_boundary(PATH_SHOWN)];
     let (status, latency_ms) = (response.status().as_u16(), latency_ms(started));
     match status {
-        400.. => tracing::warn!(status, method, path, latency_ms, "request"),
+        500.. => tracing::warn!(status, method, path, latency_ms, "request"),
+        400.. => match REFUSALS.take() {
+            Some(0) => tracing::warn!(status, method, path, latency_ms, "request"),
+            Some(unlogged) => {
+                tracing::warn!(status, method, path, latency_ms, unlogged, "request");
+            }
+            None => tracing::debug!(status, method, path, latency_ms, "request"),
+        },
         _ => tracing::debug!(status, method, path, latency_ms, "request"),
     }
 }
@@ -162,14 +181,17 @@ struct LineBudget {
     skipped: AtomicU64,
 }
 
-static SUCCESSES: LineBudget = LineBudget {
-    per_second: 50,
-    second: AtomicU64::new(0),
-    used: AtomicU64::new(0),
-    skipped: AtomicU64::new(0),
-};
+static SUCCESSES: LineBudget = LineBudget::new(50);
+
+/// What anybody can cause without a secret must not fill the disk, nor the memory before it.
+static REFUSALS: LineBudget = LineBudget::new(50);
 
 impl LineBudget {
+    const fn new(per_second: u64) -> Self {
+        let [second, used, skipped] = [const { AtomicU64::new(0) }; 3];
+        Self { per_second, second, used, skipped }
+    }
+
     /// How many lines were left out since the last that passed, if this one may.
     fn take(&self) -> Option<u64> {
         static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -226,12 +248,7 @@ mod tests {
 
     #[test]
     fn a_budget_lets_its_share_pass_and_counts_the_rest() {
-        let budget = LineBudget {
-            per_second: 2,
-            second: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-        };
+        let budget = LineBudget::new(2);
         let taken = [7, 7, 7, 7, 8, 8].map(|second| budget.take_at(second));
         assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0)]);
     }

@@ -230,6 +230,12 @@ impl<'a> Steps<'a> {
         let new = self.news_in(&written);
         if let Some(why) = &self.plan.unshown {
             for event in &new {
+                let event_id = event.envelope.id.as_str();
+                tracing::warn!(
+                    event_id,
+                    reason = why,
+                    "a billing table did not take an event; it is kept"
+                );
                 self.keep_failure(transaction, event, Stage::Projection, why.clone(), 1, true)
                     .await?;
             }

@@ -164,8 +164,10 @@ impl Layers {
             self.set(setting, value.to_owned(), Origin::Variable(setting.variable));
         } else if name.starts_with("TOLLGATE_") && name != "TOLLGATE_CONFIG" {
             // Only a warning: Kubernetes sets variables of its own after a service's name.
-            let known = spec::ALL.iter().map(|setting| setting.variable);
-            if let Some(near) = spec::nearest(name, known) {
+            let mut known = spec::ALL.iter().map(|setting| setting.variable);
+            // Not all of ours begin like that: DATABASE_URL.
+            let bare = known.clone().find(|known| Some(*known) == name.strip_prefix("TOLLGATE_"));
+            if let Some(near) = bare.or_else(|| spec::nearest(name, &mut known)) {
                 self.warnings.push(format!(
                     "environment variable {name} is not known; did you mean {near}?"
                 ));

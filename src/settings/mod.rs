@@ -130,7 +130,7 @@ impl Reader<'_> {
         };
         parsed
             .map_err(|expected| {
-                let shown = if secret { "…" } else { value.text.as_str() };
+                let shown = if secret { "…".to_owned() } else { parse::shown(&value.text) };
                 self.problems
                     .push(Problem(format!("{key} = {shown} ({}): {expected}", value.origin)));
             })
@@ -157,10 +157,8 @@ impl Settings {
             admin: admin(&mut read),
             endpoints: endpoints(&mut read),
             tolerance: read.required("tolerance", Tolerance::default(), |text| {
-                let seconds = parse::timeout(text)?.as_secs();
-                u32::try_from(seconds)
-                    .map(Tolerance)
-                    .map_err(|_| "expected less than a century".into())
+                let seconds = parse::period(text)?.as_secs();
+                Ok(Tolerance(u32::try_from(seconds).unwrap_or(u32::MAX)))
             }),
             database: database(&mut read),
             writing: writing(&mut read),
@@ -175,15 +173,7 @@ impl Settings {
             shutdown_timeout: read.required("shutdown_timeout", Duration::ZERO, parse::timeout),
             traces: traces(&mut read),
             log: LogSettings {
-                filter: read.required("log", String::new(), |text| {
-                    text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned()).map_err(
-                        |error| {
-                            format!(
-                                "expected a log filter, for example info or tollgate=debug: {error}"
-                            )
-                        },
-                    )
-                }),
+                filter: read.required("log", String::new(), parse::log_filter),
                 json: read.required("log_format", false, |text| match text {
                     "pretty" => Ok(false),
                     "json" => Ok(true),
@@ -306,7 +296,7 @@ fn retention(read: &mut Reader<'_>) -> Option<Duration> {
     let allowed = read.required("retention_override", false, parse::flag);
     read.required("retention", None, |text| match text.trim() {
         "forever" => Ok(None),
-        text => match parse::timeout(text).map_err(|_| "expected forever, or a time, for example 400d")? {
+        text => match parse::period(text).map_err(|_| "expected forever, or a time, for example 400d")? {
             short if short < LEAST_RETENTION && !allowed => Err(
                 "expected at least 35d: Stripe may resend an event for 30 days, and one that was forgotten \
                  would count as new (retention_override = true allows it)"
@@ -369,9 +359,10 @@ fn endpoint(name: &str, raw: &RawEndpoint) -> Result<Endpoint, String> {
 }
 
 fn secrets(text: &str) -> Result<Vec<SigningSecret>, String> {
-    text.split([',', '\n'])
-        .map(|secret| secret.parse().map_err(|error| format!("{error}")))
-        .collect()
+    let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
+    let all = parts.map(|secret| secret.parse().map_err(|error| format!("{error}")));
+    let all: Vec<SigningSecret> = all.collect::<Result<_, _>>()?;
+    if all.is_empty() { Err("the signing secret is empty".into()) } else { Ok(all) }
 }
 
 /// `/var/lib/tollgate` for root, whose home the server's own user cannot enter.

@@ -32,12 +32,21 @@ pub fn flag(text: &str) -> Result<bool, Expected> {
     }
 }
 
+/// Longest time that something is waited for: sums of such times never overflow, and Postgres takes
+/// them as a limit.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// Longest time at all: whatever the time is, that much before it has a date.
+const LONGEST_PERIOD: Duration = Duration::from_hours(100 * 366 * 24);
+
+/// A time to wait for, a day at most.
 pub fn duration(text: &str) -> Result<Duration, Expected> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| "expected a time, for example 500ms, 30s or 5m".into())
+    let time = humantime::parse_duration(text.trim()).ok();
+    time.filter(|time| *time <= LONGEST_WAIT)
+        .ok_or_else(|| "expected a time up to a day, for example 500ms, 30s or 5m".into())
 }
 
-/// A time that must not be zero.
+/// A time to wait for that must not be zero.
 pub fn timeout(text: &str) -> Result<Duration, Expected> {
     duration(text).and_then(|time| {
         if time.is_zero() {
@@ -46,6 +55,47 @@ pub fn timeout(text: &str) -> Result<Duration, Expected> {
             Ok(time)
         }
     })
+}
+
+/// A time of at least a second.
+pub fn period(text: &str) -> Result<Duration, Expected> {
+    let time = humantime::parse_duration(text.trim()).ok();
+    time.filter(|time| (Duration::from_secs(1)..=LONGEST_PERIOD).contains(time))
+        .ok_or_else(|| "expected a time from 1s to 100 years, for example 5m or 400d".into())
+}
+
+/// A log filter: levels, and targets with theirs. A word that is no level would be taken for a target,
+/// and silence everything else.
+pub fn log_filter(text: &str) -> Result<String, Expected> {
+    let expected = "expected a log filter, for example info or tollgate=debug";
+    let levels = ["off", "error", "warn", "info", "debug", "trace", "0", "1", "2", "3", "4", "5"];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let word = part.chars().all(|c| c.is_ascii_alphanumeric());
+        if word && part != "tollgate" && !levels.contains(&part.to_ascii_lowercase().as_str()) {
+            return Err(format!(
+                "{expected}; {part} is none of the levels {}",
+                levels[..6].join(", ")
+            ));
+        }
+    }
+    match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{expected}: {error}")),
+    }
+}
+
+/// A text as it may be shown: of a URL, without what stands before the host or behind the path, where
+/// people put credentials.
+pub fn shown(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let (place, query) = match rest.split_once('?') {
+        Some((place, _)) => (place, "?…"),
+        None => (rest, ""),
+    };
+    let host = place.rsplit_once('@').map_or(place.to_owned(), |(_, host)| format!("…@{host}"));
+    format!("{scheme}://{host}{query}")
 }
 
 /// Bytes, with or without a binary unit.
@@ -161,6 +211,36 @@ mod tests {
         assert_eq!(whole("5", 1, 9), Ok(5));
         assert_eq!(whole("0", 1, 9), Err("expected a whole number from 1 to 9".into()));
         assert!(whole("nine", 1, 9).is_err());
+    }
+
+    #[test]
+    fn times_keep_within_what_can_be_added_up() {
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(timeout("24h"), Ok(LONGEST_WAIT));
+        assert!(timeout("0s").is_err() && timeout("25h").is_err());
+        assert_eq!(period("400d"), Ok(Duration::from_hours(400 * 24)));
+        for bad in ["500ms", "0s", "18446744073709551615s", "20000y", "soon", "-1s"] {
+            assert!(period(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_slip_in_a_level_silences_nothing() {
+        for good in
+            ["info", "WARN", "tollgate", "info,sqlx=warn", "tollgate::sync=trace", "off", ""]
+        {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["warning", "info,nonsense", "tollgate=loud", "verbose"] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_urls_are_not_shown() {
+        assert_eq!(shown("info"), "info");
+        assert_eq!(shown("https://x.example/otlp"), "https://x.example/otlp");
+        assert_eq!(shown("https://u:p@ss@x.example/a?key=b"), "https://…@x.example/a?…");
     }
 
     #[test]

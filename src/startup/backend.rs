@@ -65,7 +65,7 @@ impl Backend {
         if let Some(configured) = Self::configured(settings) {
             return Ok(configured);
         }
-        let Some(connection) = embedded::running(&settings.data_dir) else {
+        let Some(connection) = embedded::running(&settings.data_dir)? else {
             bail!(
                 "the embedded database in {} is not running: start tollgate serve or tollgate demo first, or name \
                  another --data-dir",

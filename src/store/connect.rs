@@ -78,6 +78,10 @@ impl Database {
             .connect_lazy_with(self.options.clone())
     }
 
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
     /// What to call the database in messages: no password.
     pub fn describe(&self) -> String {
         let place = match self.options.get_socket() {

@@ -7,7 +7,7 @@ use super::StoreError;
 
 /// Answers if the database does.
 pub async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT 1").execute(connection).await?;
+    sqlx::raw_sql("SELECT 1").execute(connection).await?;
     Ok(())
 }
 

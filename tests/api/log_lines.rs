@@ -44,6 +44,8 @@ async fn a_line_names_the_event_and_holds_neither_secret_nor_body() {
             client.post(url).header("stripe-signature", signature).header("x-request-id", "req-1");
         request.body(body).send().await.unwrap();
     }
+    let far = format!("http://{address}/{}", "x".repeat(20_000));
+    assert_eq!(client.get(far).send().await.unwrap().status(), 404);
     let pid = nix::unistd::Pid::from_raw(gateway.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let mut log = String::new();
@@ -69,6 +71,8 @@ async fn a_line_names_the_event_and_holds_neither_secret_nor_body() {
         (&refused["level"], &refused["span"]["outcome"]),
         (&"WARN".into(), &"signature_no_v1".into())
     );
+    let unknown = of("request");
+    assert_eq!(unknown["path"].as_str().unwrap().len(), 200, "not all of it");
     let password =
         reqwest::Url::parse(&database_url).unwrap().password().unwrap_or("-none-").to_owned();
     for private in [SECRET, "private matter", password.as_str()] {

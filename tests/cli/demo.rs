@@ -1,6 +1,7 @@
 //! `tollgate demo`: that it works, whatever was there before.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sqlx::{ConnectOptions, PgConnection};
@@ -35,7 +36,11 @@ fn the_demo_ends_in_a_summary_and_in_order() {
     let second = tollgate(&["demo", "--once", "--data-dir", data_dir], &environment);
     assert!(second.status.success(), "{}", stderr(&second));
     assert_eq!(figure(&stdout(&second), "recorded"), 0, "all of it was known");
-    assert_eq!(tollgate::embedded::running(Path::new(data_dir)), None, "the database went with it");
+    assert_eq!(
+        tollgate::embedded::running(Path::new(data_dir)).unwrap(),
+        None,
+        "the database went with it"
+    );
 }
 
 #[tokio::test]
@@ -88,6 +93,43 @@ async fn the_demo_puts_nothing_aside_for_a_database_that_was_named() {
         assert_eq!(kept, name);
     }
     app.stop().await;
+}
+
+/// As on a host where nobody but the owner gets anything.
+#[test]
+fn a_strict_umask_keeps_nobody_out_of_our_own_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let data_dir = folder.path().join("made/by/us");
+    let migrated = std::process::Command::new("sh")
+        .args(["-c", "umask 077; exec \"$0\" migrate", env!("CARGO_BIN_EXE_tollgate")])
+        .env_remove("DATABASE_URL")
+        .env("TOLLGATE_DATA_DIR", &data_dir)
+        .output()
+        .unwrap();
+    assert!(migrated.status.success(), "{}", stderr(&migrated));
+}
+
+/// As when its volume is not mounted yet.
+#[tokio::test]
+async fn a_database_that_was_away_still_has_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let data_dir = folder.path().join("data");
+    let options = embedded::Options { data_dir: data_dir.clone(), bin_dir: None, port: None };
+    let once = async |with: &'static str| {
+        let server = Postgres::start(&options).await.unwrap();
+        let mut connection = server.connection().options().connect().await.unwrap();
+        sqlx::raw_sql(with).execute(&mut connection).await.unwrap();
+        server.stop().await.unwrap();
+    };
+    once("CREATE TABLE public.ours ()").await;
+    let (there, away) = (data_dir.join("postgres"), data_dir.join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    once("SELECT").await;
+    std::fs::remove_dir_all(&there).unwrap();
+    std::fs::rename(&away, &there).unwrap();
+    once("SELECT FROM public.ours").await;
 }
 
 async fn make_a_database_of_another_build(data_dir: &Path) {

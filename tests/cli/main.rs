@@ -113,15 +113,55 @@ async fn check_finds_what_is_wrong_and_says_how_to_mend_it() {
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(stdout(&nowhere).contains("nothing can be written to"), "{}", stdout(&nowhere));
 
+    let way = [
+        ("DATABASE_URL", "postgres://x:y@127.0.0.1:1/none"),
+        ("TOLLGATE_DATABASE_DIRECT_URL", &url),
+        ("STRIPE_WEBHOOK_SECRET", SECRET),
+    ];
+    let cut_off = tollgate(&["check"], &way);
+    assert_eq!(cut_off.status.code(), Some(1));
+    assert!(stdout(&cut_off).contains("FAIL  the writers' way"), "{}", stdout(&cut_off));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let environment = [
+        ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
+        ("TOLLGATE_PG_PORT", &port),
+        ("STRIPE_WEBHOOK_SECRET", SECRET),
+    ];
+    let no_port = stdout(&tollgate(&["check"], &environment));
+    assert!(no_port.contains("FAIL  port") && no_port.contains("in use"), "{no_port}");
+
     for (setting, value, says) in [
         ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:8080", "another address than that of listen"),
         ("DATABASE_URL", "mysql://a:b@c/d", "expected postgres://"),
+        ("TOLLGATE_LOG", "warning", "warning is none of the levels"),
+        ("TOLLGATE_TOLERANCE", "500ms", "expected a time from 1s"),
+        ("TOLLGATE_WRITE_DEADLINE", "18446744073709551615s", "expected a time up to a day"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hunter2@x/y?key=hunter2", "credentials go into"),
     ] {
         let environment = [(setting, value), ("STRIPE_WEBHOOK_SECRET", SECRET)];
         let wrong = tollgate(&["check"], &environment);
         assert_eq!(wrong.status.code(), Some(2), "{setting}");
         assert!(stdout(&wrong).contains(says), "{}", stdout(&wrong));
+        assert!(!stdout(&wrong).contains("hunter2"), "{}", stdout(&wrong));
     }
+}
+
+#[test]
+fn what_is_easily_mistaken_in_the_environment_is_told_or_does_no_harm() {
+    let rolling = format!("{SECRET},\n\n,");
+    let lenient = [("STRIPE_WEBHOOK_SECRET", rolling.as_str()), ("TOLLGATE_CONFIG", "")];
+    let shown = stdout(&tollgate(&["check"], &lenient));
+    assert!(shown.contains("endpoint default at /webhooks/stripe, 1 secret"), "{shown}");
+    let folder = tempfile::tempdir().unwrap();
+    let environment = [
+        ("TOLLGATE_DATABASE_URL", "postgres://x@127.0.0.1:1/x"),
+        ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
+    ];
+    let told = stderr(&tollgate(&["status"], &environment));
+    assert!(told.contains("did you mean DATABASE_URL?"), "{told}");
 }
 
 #[test]

@@ -103,7 +103,8 @@ async fn a_killed_postgres_loses_no_delivery() {
     const CONCURRENCY: usize = 8;
     let data_dir = tempfile::tempdir().unwrap();
     let process = Process::start(free_address(), Backing::Embedded(data_dir.path()), &[]).await;
-    let pool = PgPool::connect(&embedded::running(data_dir.path()).unwrap().url()).await.unwrap();
+    let pool =
+        PgPool::connect(&embedded::running(data_dir.path()).unwrap().unwrap().url()).await.unwrap();
     let receiver = Receiver::start().await;
     receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
     let target = format!(", timeout => '1 second', concurrency => {CONCURRENCY}");
@@ -129,7 +130,7 @@ fn postmaster(data_dir: &Path) -> Pid {
 
 async fn reconnected(data_dir: &Path) -> PgPool {
     loop {
-        if let Some(server) = embedded::running(data_dir)
+        if let Ok(Some(server)) = embedded::running(data_dir)
             && let Ok(pool) = PgPool::connect(&server.url()).await
         {
             return pool;

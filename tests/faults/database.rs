@@ -31,7 +31,7 @@ async fn a_killed_postgres_loses_nothing_and_comes_back_by_itself() {
     load.acknowledge(200).await;
     let tally = load.finish().await;
     assert_eq!((tally.broken, tally.wrong), (0, vec![]), "clients see 200 or 503, and no reset");
-    let url = embedded::running(data_dir.path()).expect("the database runs").url();
+    let url = embedded::running(data_dir.path()).unwrap().expect("the database runs").url();
     assert_kept(&PgPool::connect(&url).await.unwrap(), &tally.acknowledged).await;
     process.stop().await;
 }
@@ -56,7 +56,7 @@ async fn a_backend(data_dir: &std::path::Path) -> Pid {
 }
 
 async fn look_for_backend(data_dir: &std::path::Path) -> Option<i32> {
-    let url = embedded::running(data_dir)?.url();
+    let url = embedded::running(data_dir).ok()??.url();
     let mut admin = PgConnection::connect(&url).await.ok()?;
     let pid = sqlx::query_scalar(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'tollgate' AND pid <> pg_backend_pid()

@@ -26,10 +26,14 @@ async fn killed_gateways_lose_nothing_they_acknowledged() {
     let tally = load.finish().await;
     assert_eq!(tally.wrong, Vec::<u16>::new());
     assert!(tally.broken >= 1, "the load was never interrupted");
-    let url = embedded::running(data_dir.path()).expect("the database runs").url();
+    let url = embedded::running(data_dir.path()).unwrap().expect("the database runs").url();
     assert_kept(&PgPool::connect(&url).await.unwrap(), &tally.acknowledged).await;
     process.stop().await;
-    assert_eq!(embedded::running(data_dir.path()), None, "the database went with its gateway");
+    assert_eq!(
+        embedded::running(data_dir.path()).unwrap(),
+        None,
+        "the database went with its gateway"
+    );
 }
 
 /// A handler's effect and the event are one: whenever the gateway is killed, the credits are what the
@@ -91,6 +95,17 @@ async fn asked_to_go_it_goes_without_cutting_anybody_off() {
         acknowledged.extend(tally.acknowledged);
     }
     assert_kept(&PgPool::connect(&url).await.unwrap(), &acknowledged).await;
+}
+
+/// A terminal that is closed ends it as Ctrl-C does, and its database with it.
+#[tokio::test]
+async fn a_hangup_ends_it_in_good_order() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let backing = Backing::Embedded(data_dir.path());
+    let mut process = Process::start(free_address(), backing, &["--drain", "0s"]).await;
+    process.signal(Signal::SIGHUP);
+    assert_eq!(process.wait().await.code(), Some(0));
+    assert_eq!(embedded::running(data_dir.path()).unwrap(), None);
 }
 
 /// A second signal ends it at once.

@@ -41,7 +41,7 @@ async fn start() -> String {
         }
         // Another test process has it.
         Err(EmbeddedError::Locked { .. }) => {
-            embedded::running(&data_dir).expect("a running server").url()
+            embedded::running(&data_dir).unwrap().expect("a running server").url()
         }
         Err(error) => panic!("no Postgres for the tests: {error}"),
     }

@@ -22,17 +22,18 @@ impl Collector for Figures {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let Gauges { log, trouble, consumers, stripe } = &*self.0;
         let mut page = Page(encoder);
+        let read = [
+            ("log", log.is_some()),
+            ("trouble", trouble.is_some()),
+            ("consumers", consumers.is_some()),
+            ("stripe", stripe.is_some()),
+        ];
         page.gauge(
             "tollgate_database_up",
             "1 if the database answered when it was asked last, at most seconds ago.",
-            flag(log.is_some()),
+            flag(read.iter().any(|(_, read)| *read)),
         )?;
-        let parts = [
-            ([("part", "log")], flag(log.is_some())),
-            ([("part", "trouble")], flag(trouble.is_some())),
-            ([("part", "consumers")], flag(consumers.is_some())),
-            ([("part", "stripe")], flag(stripe.is_some())),
-        ];
+        let parts = read.map(|(part, read)| ([("part", part)], flag(read)));
         page.gauges(
             "tollgate_database_part_up",
             "1 if these figures could be read in time; if not, they are missing.",

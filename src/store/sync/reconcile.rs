@@ -218,7 +218,8 @@ pub async fn keep_gap(
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Standing {
     pub accounts: i64,
-    /// Seconds since the account that is furthest behind was last compared to the end.
+    /// Seconds since the account that is furthest behind was last compared to the end; 0 where nobody has
+    /// tried for a day.
     pub behind_seconds: f64,
     /// What the last run of an account failed with, if one did.
     pub error: Option<String>,
@@ -231,7 +232,9 @@ pub struct Standing {
 pub async fn standing(connection: &mut PgConnection) -> Result<Option<Standing>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT count(*) AS accounts, max(error) AS error,
-                extract(epoch FROM clock_timestamp() - min(coalesce(r.succeeded_at, r.started_at)))::float8 AS behind,
+                -- Where nobody has tried for a day, the key was taken away, or it was turned off.
+                CASE WHEN max(r.started_at) > clock_timestamp() - interval '1 day'
+                     THEN extract(epoch FROM clock_timestamp() - min(coalesce(r.succeeded_at, r.started_at))) END::float8 AS behind,
                 (SELECT count(*) FROM tollgate.gaps g WHERE g.found_at > clock_timestamp() - interval '1 day') AS gaps,
                 (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
                  WHERE g.found_at > clock_timestamp() - interval '1 day') AS late
