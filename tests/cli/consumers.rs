@@ -118,7 +118,7 @@ async fn a_target_is_set_changed_and_taken_away() {
     // All or nothing.
     let (code, why) =
         failed(&app, &["consumers", "alter", "app", "--max-attempts", "9", "--timeout", "3s"]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(
         why.contains(
             "the lease of consumer 'app' must be at least twice its target's timeout (Or an attempt"
@@ -174,23 +174,23 @@ async fn mistakes_are_named_with_what_to_do() {
             1,
             "there is a consumer 'app' already (tollgate.alter_consumer",
         ),
-        (&["consumers", "create", "a b"], 1, "is no name for a consumer (Use letters"),
+        (&["consumers", "create", "a b"], 2, "is no name for a consumer (Use letters"),
         (&["consumers", "create", "x", "--type", "inv*"], 2, "inv*"),
         (
             &["consumers", "create", "x", "--start", "soon"],
-            1,
+            2,
             "'soon' is no place to start at (Use latest, earliest",
         ),
         (&["consumers", "create", "x", "--ordering", "strict"], 2, "object"),
         (&["consumers", "create", "x", "--lease", "fast"], 2, "--lease"),
-        (&["consumers", "create", "x", "--max-attempts", "0"], 1, "consumers_attempts"),
-        (&["consumers", "create", "x", "--url", "ftp://example.com"], 1, "is no URL to deliver to"),
+        (&["consumers", "create", "x", "--max-attempts", "0"], 2, "consumers_attempts"),
+        (&["consumers", "create", "x", "--url", "ftp://example.com"], 2, "is no URL to deliver to"),
         (
             &["consumers", "create", "x", "--url", "http://a/", "--timeout", "20s"],
-            1,
+            2,
             "twice its target's timeout",
         ),
-        (&["consumers", "alter", "app", "--timeout", "3s"], 1, "url"),
+        (&["consumers", "alter", "app", "--timeout", "3s"], 2, "url"),
         (&["consumers", "reset", "app"], 2, "--to"),
         (&["dead-letters", "retry", "app"], 2, "--all"),
         (&["dead-letters", "retry", "app", "1", "--all"], 2, "cannot be used"),
@@ -325,18 +325,18 @@ async fn a_consumer_sees_a_part_of_the_log() {
         (&["consumers", "create", "x", "--unset", "metadata"], 2, "--unset"),
         (
             &["consumers", "alter", "shop", "--account", "acct"],
-            1,
+            2,
             "'acct' is no account (An account is",
         ),
         (
             &["consumers", "create", "x", "--endpoint", "A"],
-            1,
+            2,
             "is no name of an endpoint (A name is",
         ),
-        (&["consumers", "create", "x", "--metadata", "app="], 1, "A key has 1 to 40 characters"),
+        (&["consumers", "create", "x", "--metadata", "app="], 2, "A key has 1 to 40 characters"),
         (
             &["consumers", "alter", "shop", "--livemode", "test", "--unset", "livemode"],
-            1,
+            2,
             "livemode cannot be set and unset at once",
         ),
     ] {

@@ -28,7 +28,9 @@ async fn a_token_is_made_shown_once_used_listed_and_revoked() {
     assert_eq!(json[0]["scope"], "operate");
     assert!(json[0]["used_at"].is_string() && json[0]["expires_at"].is_string(), "{json}");
 
-    assert_eq!(run(&app, &["tokens", "revoke", "ada"]).1, "revoked ada\n");
+    let (worked, _, why) = run(&app, &["tokens", "revoke", "ada"]);
+    assert!(!worked && why.contains("ada is the last token"), "{why}");
+    assert_eq!(run(&app, &["tokens", "revoke", "ada", "--last"]).1, "revoked ada\n");
     let refused = app.ask("GET", "/api/v1/whoami", |request| request.bearer_auth(token)).await;
     assert_eq!(refused.status, 401);
     let (worked, _, why) = run(&app, &["tokens", "revoke", "ada"]);
@@ -56,7 +58,7 @@ async fn commands_that_act_stand_in_the_audit_log() {
     let app = App::spawn().await;
     for command in [
         "tokens create ada",
-        "tokens revoke ada",
+        "tokens revoke ada --last",
         "consumers create mailer --start earliest",
         "consumers alter mailer --max-attempts 3",
         "consumers pause mailer --because lunch",
