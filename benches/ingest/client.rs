@@ -36,6 +36,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// The same under another name.
+    pub fn called(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     /// Reads `NAME=http://host:port/path`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, url) = text.split_once('=').ok_or("expected NAME=URL")?;

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tollgate::embedded;
 
 use crate::client::{Connection, Server};
 use crate::usage::Watch;
@@ -89,10 +90,16 @@ impl Gateway {
         self.server.clone()
     }
 
+    /// The connection string of its database.
+    pub fn database(&self) -> anyhow::Result<String> {
+        let running = embedded::running(&self.dir.path().join("data"))?;
+        Ok(running.context("its database does not run")?.url())
+    }
+
     /// The gateway and its Postgres.
     pub fn watches(&self) -> anyhow::Result<Vec<Watch>> {
         let postmaster = postmaster(&self.dir.path().join("data/postgres/postmaster.pid"))?;
-        let watch = |name: &str, pid| Watch { name: name.to_owned(), pid };
+        let watch = |name: &str, pid| Watch { name: name.to_owned(), pids: vec![pid] };
         Ok(vec![
             watch("gateway", self.child.id()),
             watch("Postgres", postmaster),

@@ -8,6 +8,7 @@ mod gateway;
 mod results;
 mod traffic;
 mod usage;
+mod workers;
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,13 @@ use gateway::Gateway;
 use results::{Cell, Figures, Results};
 use traffic::{Templates, Traffic};
 use usage::Watch;
+use workers::Workers;
 
 /// Unmeasured time before each measurement: connections open, caches fill.
 const WARMUP: Duration = Duration::from_secs(1);
+
+/// The gateway beside workers, and what these cost.
+const WITH_WORKERS: &str = "with workers";
 
 /// Signing secret of a gateway that only lives for the benchmark.
 const OWN_SECRET: &str = "whsec_benchmark";
@@ -61,6 +66,15 @@ struct Args {
     #[arg(long, value_name = "NAME=PID", value_parser = Watch::parse)]
     watch: Vec<Watch>,
 
+    /// Measure by turns beside so many SQL workers, each of which claims all events
+    #[arg(long, value_name = "N", conflicts_with = "target")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=32))]
+    workers: Option<u8>,
+
+    /// The database that the workers are to work on: this is their process
+    #[arg(long, hide = true, requires = "workers")]
+    work_on: Option<String>,
+
     /// Measurements of each combination, of which the medians count [default: 1; with --target 3]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -85,6 +99,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    if let (Some(database), Some(count)) = (&args.work_on, args.workers) {
+        return workers::work(database, count.into()).await;
+    }
     let results = if args.target.is_empty() {
         let gateway = Gateway::start(OWN_SECRET).await?;
         let measured = tokio::select! {
@@ -96,20 +113,31 @@ async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         let secret = args.secret.as_deref().context("--target needs --secret")?.parse()?;
         let rounds = args.rounds.unwrap_or(3);
-        Bench { args: &args, secret, servers: &args.target, watches: &args.watch, rounds }
+        let workers = None;
+        Bench { args: &args, secret, servers: &args.target, watches: &args.watch, rounds, workers }
             .run()
             .await?
     };
-    if args.json { results.print_json() } else { results.print_table() }
+    if args.json { results.print_json() } else { results.print_table() }?;
+    if args.workers.is_some() && !args.json { results.print_shares() } else { Ok(()) }
 }
 
 async fn measure_own(args: &Args, gateway: &Gateway) -> anyhow::Result<Results> {
     let mut watches = gateway.watches()?;
     watches.extend(args.watch.iter().cloned());
-    let servers = [gateway.server()];
+    let mut servers = vec![gateway.server()];
+    let workers = match args.workers {
+        None => None,
+        Some(count) => {
+            let workers = Workers::start(&gateway.database()?, count.into())?;
+            watches.push(workers.watch(WITH_WORKERS));
+            servers.push(gateway.server().called(WITH_WORKERS));
+            Some(workers)
+        }
+    };
     let rounds = args.rounds.unwrap_or(1);
     let secret = OWN_SECRET.parse()?;
-    Bench { args, secret, servers: &servers, watches: &watches, rounds }.run().await
+    Bench { args, secret, servers: &servers, watches: &watches, rounds, workers }.run().await
 }
 
 /// What is measured, with what.
@@ -119,6 +147,8 @@ struct Bench<'a> {
     servers: &'a [Server],
     watches: &'a [Watch],
     rounds: usize,
+    /// Busy while the server of their name is measured.
+    workers: Option<Workers>,
 }
 
 impl Bench<'_> {
@@ -135,7 +165,10 @@ impl Bench<'_> {
                 let cell = Cell { connections, duplicates };
                 for round in 1..=self.rounds {
                     for server in self.servers {
+                        let beside = self.workers.as_ref().filter(|_| server.name == WITH_WORKERS);
+                        beside.map_or(Ok(()), Workers::go)?;
                         let figures = self.measure(cell, server, &templates, &clock).await?;
+                        beside.map_or(Ok(()), Workers::rest)?;
                         eprintln!("{} {cell} round {round}: {figures}", server.name);
                         results.add(cell, server, figures);
                     }

@@ -187,6 +187,32 @@ impl Results {
         Ok(writeln!(io::stdout(), "{table}")?)
     }
 
+    /// What the last server did of what the CPU that the watch of its name left would have done at the
+    /// first one's rate.
+    pub fn print_shares(&self) -> anyhow::Result<()> {
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| float(cores.get()));
+        let (medians, mut out) = (self.medians(), io::stdout());
+        for pair in medians.chunks_exact(2) {
+            let [(alone, first, _), (row, beside, _)] = pair else { continue };
+            let own = self.watches.iter().position(|watch| *watch == row.server);
+            let cost = own.and_then(|index| self.cost(row, beside, index));
+            let Some(cost) = cost else { continue };
+            let taken = cost.cpu * beside.rate / 1e6;
+            let rest = first.rate * (cores - taken) / cores;
+            writeln!(
+                out,
+                "{}: {} took {taken:.2} of {cores} cores; of the {rest:.0} events/s that the rest would take at the \
+                 rate of {}, {:.0} were taken: {:.0} %",
+                row.cell,
+                row.server,
+                alone.server,
+                beside.rate,
+                100.0 * beside.rate / rest
+            )?;
+        }
+        Ok(())
+    }
+
     pub fn print_json(&self) -> anyhow::Result<()> {
         for (row, figures, ratio) in self.medians() {
             let [p50, p99, p999] = figures.latencies;

@@ -12,11 +12,11 @@ const TICK: Duration = Duration::from_millis(10);
 /// Time between two looks at the memory.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// A process to watch, and what to call it.
+/// Processes to watch, and what to call them.
 #[derive(Clone)]
 pub struct Watch {
     pub name: String,
-    pub pid: u32,
+    pub pids: Vec<u32>,
 }
 
 impl Watch {
@@ -24,7 +24,7 @@ impl Watch {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, pid) = text.split_once('=').ok_or("expected NAME=PID")?;
         let pid = pid.parse().map_err(|_| format!("{pid} is no process id"))?;
-        Ok(Self { name: name.to_owned(), pid })
+        Ok(Self { name: name.to_owned(), pids: vec![pid] })
     }
 }
 
@@ -100,7 +100,7 @@ impl Processes {
 
     fn nearest(&self, mut pid: u32, watches: &[Watch]) -> Option<usize> {
         loop {
-            if let Some(found) = watches.iter().position(|watch| watch.pid == pid) {
+            if let Some(found) = watches.iter().position(|watch| watch.pids.contains(&pid)) {
                 return Some(found);
             }
             pid = self.0.get(&pid)?.parent;

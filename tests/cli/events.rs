@@ -1,12 +1,12 @@
 //! `tollgate events`: found by filters, shown with what became of them, exported and sent again.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::support::{App, SECRET, event};
-use crate::{done, failed, stdout, tollgate};
+use crate::{command, done, failed, stdout, tollgate};
 
 fn refused(app: &App, expected: i32, arguments: &[&str]) -> String {
     let (code, why) = failed(app, arguments);
@@ -100,7 +100,7 @@ async fn a_reader_that_leaves_ends_the_command() {
         app.deliver(event(&format!("evt_{n}"))).await;
     }
     for arguments in ["events list --limit 200", "events list --limit 200 --json", "check"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = command();
         command.args(arguments.split(' ')).env("DATABASE_URL", &app.database_url);
         command.env("STRIPE_WEBHOOK_SECRET", SECRET).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -122,9 +122,12 @@ async fn table(
     let read =
         async move |connection: &mut _| Ok(events::list(connection, &filter, &request).await?);
     let page = visit.read(read).await?;
+    // A table has no place to say that there is more.
+    let name = if page.next.is_some() { "events-part" } else { "events" };
+    let named = format!("attachment; filename=\"{name}.csv\"");
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/csv; charset=utf-8"))
-        .insert_header((CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""))
+        .insert_header((CONTENT_DISPOSITION, named))
         .body(csv::of(&page.items)))
 }
 

@@ -160,7 +160,7 @@
       const url = new URL(table.dataset.stream, location.href);
       if (last) url.searchParams.set("after", last);
       source = new EventSource(url);
-      source.onopen = () => say("live", "on");
+      source.onopen = () => paused ? say(`paused, ${waiting.length} waiting`, "") : say("live", "on");
       source.onmessage = (message) => {
         last = message.lastEventId || last;
         const event = JSON.parse(message.data);
