@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Whether shutdown has begun. Readiness and the `Connection` header follow it.
@@ -26,34 +26,55 @@ impl Phase {
 const ABORTED: i32 = 130;
 
 /// Cancels the token on SIGTERM, SIGINT, or SIGHUP, which comes when a terminal is closed; ends the
-/// process at once on a second one.
+/// process at once on a second SIGTERM or SIGINT. Not on a SIGHUP: the shell and the kernel send one each.
+/// Whoever had it ignored, as `nohup` does, goes on.
 ///
 /// # Errors
 /// If signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut hang_up = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     let token = CancellationToken::new();
     let requested = token.clone();
     tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-            if first {
-                tracing::info!("shutting down; a second signal aborts");
-                requested.cancel();
-            } else {
+        let mut begun = false;
+        loop {
+            let may_abort = tokio::select! {
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+                () = next(&mut hang_up) => false,
+            };
+            if begun && may_abort {
                 tracing::warn!(
                     "aborted by a second signal; an embedded database goes on, until the next start takes it over"
                 );
                 #[allow(clippy::disallowed_methods, reason = "asked to end at once")]
                 std::process::exit(ABORTED);
             }
+            if !begun {
+                tracing::info!("shutting down; a second signal aborts");
+                requested.cancel();
+            }
+            begun = true;
         }
     });
     Ok(token)
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether we were started with SIGHUP ignored, as far as the system tells
+/// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>).
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    // Signals count from 1, bits from 0.
+    ignored.is_some_and(|set| set & 1 == 1)
 }

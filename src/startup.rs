@@ -21,7 +21,7 @@ use crate::consume::push::PrivateTargets;
 use crate::consume::supervisor::Supervisor;
 use crate::consume::tally::Tally;
 use crate::consume::wake::Wake;
-use crate::http::health::Parts;
+use crate::http::health::{Parts, WritersWay};
 use crate::http::listener::Listener;
 use crate::http::starting;
 use crate::ingest::Intake;
@@ -34,7 +34,7 @@ use crate::maintain::rescue::Rescue;
 use crate::maintain::traffic::Ledger;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::shutdown::Phase;
-use crate::store::connect::{Database, Route};
+use crate::store::connect::Database;
 use crate::store::hooks::Hooks;
 use crate::store::status;
 use crate::traces::Traces;
@@ -124,7 +124,7 @@ impl Gateway {
             let asking = stripe::in_background(&settings, &backend, &clock, &commit, &stop)?;
             let parts = Parts {
                 pool: pool.clone(),
-                writers: Some(backend.database.clone()).filter(|way| way.route() == Route::Pooler),
+                writers: WritersWay::of(&backend.database),
                 lanes: Arc::clone(&lanes),
                 phase: phase.clone(),
                 wake: Some(wake.clone()),

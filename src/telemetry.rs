@@ -33,7 +33,15 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<WorkerGuard> {
             .try_init()
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))?;
-    std::panic::set_hook(Box::new(log_panic));
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_panic(panic);
+        // Where the log does not take it, or the whole trace is wanted.
+        if !tracing::enabled!(tracing::Level::ERROR) || std::env::var_os("RUST_BACKTRACE").is_some()
+        {
+            told(panic);
+        }
+    }));
     Ok(guard)
 }
 

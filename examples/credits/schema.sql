@@ -71,7 +71,8 @@ BEGIN
     SELECT (event #>> '{data,object,amount_paid}')::bigint / p.price INTO _credits
     FROM saas.prices p WHERE p.currency = _currency;
     IF _credits IS NULL THEN
-        -- Nothing is lost: the call is made again, until somebody has set a price.
+        -- Nothing is lost: the call is made again, twelve times, and then kept until somebody has set a
+        -- price and says `tollgate handlers retry`.
         RAISE EXCEPTION 'a credit has no price in %', coalesce(_currency, 'no currency');
     END IF;
     INSERT INTO saas.grants VALUES (event ->> 'id', _customer, _credits) ON CONFLICT DO NOTHING;

@@ -47,7 +47,7 @@ enum Action {
     Revoke {
         /// The token's name, as list shows it
         name: String,
-        /// Even if it is the last one: where TOLLGATE_ADMIN_TOKEN is not set either, whoever is on
+        /// Even if it is the last one, or the last with the scope admin: where there is none and TOLLGATE_ADMIN_TOKEN is not set either, whoever is on
         /// that machine may do everything then
         #[arg(long)]
         last: bool,

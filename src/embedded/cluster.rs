@@ -37,7 +37,7 @@ const SETTINGS: [&str; 18] = [
     "lc_messages=C",
     "log_destination=stderr",
     "logging_collector=off",
-    // Details and statements hold what customers are called.
+    // Details and statements hold what customers are called. Hints go with them.
     "log_error_verbosity=terse",
     "log_min_error_statement=panic",
     "cluster_name=tollgate",
@@ -65,9 +65,11 @@ pub(super) async fn ensure(home: &Home, install: &PgInstall) -> Result<(), Embed
     tracing::info!(data_dir = %home.dir.display(), version = install.major, "making a new database");
     // One that is there belongs to a cluster that is away, on a volume not mounted yet say: it must
     // fit when that comes back.
-    if !home.has_password() {
+    let path = home.password_file();
+    if home.has_password() {
+        home.account.give(&path).map_err(io_error("change the owner of", &path))?;
+    } else {
         let password = hex::encode(rand::random::<[u8; PASSWORD_BYTES]>());
-        let path = home.password_file();
         write_private(&path, &password, &home.account).map_err(io_error("write", &path))?;
     }
 

@@ -113,8 +113,12 @@ impl Home {
     /// the cut is lost. It appends, so it goes on at the beginning.
     pub(super) fn cut_log(&self) -> io::Result<()> {
         let path = self.log();
-        if fs::metadata(&path)?.len() > LOG_MAX_BYTES {
-            fs::copy(&path, path.with_extension("log.1"))?;
+        let old = path.with_extension("log.1");
+        // Somebody may have taken it away.
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
+            let _ = fs::remove_file(&old);
+            fs::copy(&path, &old)?;
+            self.account.give(&old)?;
             File::options().write(true).open(&path)?.set_len(0)?;
         }
         Ok(())
@@ -164,13 +168,11 @@ fn connection(dir: &Path, socket_dir: PathBuf, port: u16) -> Option<Connection> 
 
 /// See [`super::examine`]: whether Postgres' user gets to the folder, and the port is to be had.
 pub(super) fn examine(data_dir: &Path, port: Option<u16>) -> Result<(), EmbeddedError> {
-    // What is not there yet is made below what is, for that user.
-    if let Some(there) = data_dir.ancestors().find(|folder| folder.exists()) {
-        let there = there.canonicalize().map_err(io_error("find", there))?;
-        let account = Account::for_cluster(&pgdata(data_dir))?;
-        // Our own folder is opened up for it.
-        let ours = there == data_dir;
-        account.check_reach(if ours { there.parent().unwrap_or(&there) } else { &there })?;
+    let account = Account::for_cluster(&pgdata(data_dir))?;
+    // What is not there yet is made below what is, for that user; our own folder is opened up.
+    let below = std::path::absolute(data_dir).map_err(io_error("find", data_dir))?;
+    if let Some(there) = below.ancestors().skip(1).find(|folder| folder.exists()) {
+        account.check_reach(&there.canonicalize().map_err(io_error("find", there))?)?;
     }
     match port {
         Some(port) if running(data_dir)?.is_none_or(|it| it.port != port) && !is_free(port) => {

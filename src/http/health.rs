@@ -9,19 +9,23 @@ use actix_web::HttpResponse;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
+use tokio::sync::Mutex;
 
 use crate::consume::tally::Tally;
 use crate::consume::wake::{Listening, Wake};
 use crate::ingest::lanes::Lanes;
 use crate::ingest::traffic::Traffic;
 use crate::shutdown::Phase;
-use crate::store::connect::{Database, within};
+use crate::store::connect::{Database, Route, within};
 use crate::store::migrations::{self, SchemaState};
 use crate::store::status;
 
 /// Longest wait for one part, so that a probe always gets its answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For how long what was found of the writers' way holds.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Free space under which the embedded database counts as failing, and as nearly so: Postgres
 /// stops at a full disk, and needs some to recover.
@@ -36,7 +40,7 @@ const QUEUE_WARN: usize = 80;
 pub struct Parts {
     pub pool: PgPool,
     /// The writers' way to the database, where that is another one: through a pooler.
-    pub writers: Option<Database>,
+    pub writers: Option<WritersWay>,
     pub lanes: Arc<Lanes>,
     pub phase: Phase,
     /// If events are handed on.
@@ -46,6 +50,41 @@ pub struct Parts {
     /// What is counted of deliveries to us, and of ours to others.
     pub traffic: Arc<Traffic>,
     pub tally: Arc<Tally>,
+}
+
+/// The writers' way to the database. Looked at by one connection at a time, however many ask: anybody
+/// may, and a pooler has only so many.
+#[derive(Clone, Debug)]
+pub struct WritersWay {
+    database: Database,
+    last: Arc<Mutex<Option<(Instant, Part)>>>,
+}
+
+impl WritersWay {
+    /// None where it is everybody's way.
+    pub fn of(database: &Database) -> Option<Self> {
+        let own = database.route() == Route::Pooler;
+        own.then(|| Self { database: database.clone(), last: Arc::default() })
+    }
+
+    async fn look(&self) -> Part {
+        let mut last = self.last.lock().await;
+        if let Some((at, part)) = &*last
+            && at.elapsed() < LOOK_AGAIN
+        {
+            return part.clone();
+        }
+        let database = self.database.clone();
+        let part = timed(async move {
+            let mut connection = database.connect().await?;
+            status::ping(&mut connection).await?;
+            connection.close().await?;
+            Ok((Status::Ok, "answers".to_owned()))
+        });
+        let part = part.await;
+        *last = Some((Instant::now(), part.clone()));
+        part
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +97,7 @@ pub enum Status {
 }
 
 /// One part's state.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Part {
     pub status: Status,
     pub latency_ms: f64,
@@ -128,12 +167,7 @@ impl Parts {
     }
 
     async fn writers(&self) -> Option<Part> {
-        let way = self.writers.clone()?;
-        let answer = timed(async move {
-            status::ping(&mut way.connect().await?).await?;
-            Ok((Status::Ok, "answers".to_owned()))
-        });
-        Some(answer.await)
+        Some(self.writers.as_ref()?.look().await)
     }
 
     async fn migrations(&self) -> Part {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::http::KeepAlive;
 use actix_web::http::header::CACHE_CONTROL;
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, ResponseError};
+use tracing_actix_web::TracingLogger;
 
-use super::health;
 use super::listener::Listener;
+use super::{health, trace};
 use crate::ingest::IngestError;
 use crate::ingest::error::NotWritten;
 
@@ -40,7 +42,13 @@ pub async fn meanwhile<T>(listener: &Listener, mut work: impl Future<Output = T>
 }
 
 fn serve(listener: &Listener) -> std::io::Result<Server> {
-    let server = HttpServer::new(|| App::new().configure(routes))
+    let app = || {
+        App::new()
+            .wrap(from_fn(trace::stamp))
+            .wrap(TracingLogger::<trace::GatewaySpan>::new())
+            .configure(routes)
+    };
+    let server = HttpServer::new(app)
         .workers(1)
         // The next request is for the gateway itself.
         .keep_alive(KeepAlive::Disabled)

@@ -156,7 +156,6 @@ fn log_request<B>(response: &ServiceResponse<B>, started: Option<&Started>) {
     let path = &request.path()[..request.path().floor_char_boundary(PATH_SHOWN)];
     let (status, latency_ms) = (response.status().as_u16(), latency_ms(started));
     match status {
-        500.. => tracing::warn!(status, method, path, latency_ms, "request"),
         400.. => match REFUSALS.take() {
             Some(0) => tracing::warn!(status, method, path, latency_ms, "request"),
             Some(unlogged) => {

@@ -85,17 +85,19 @@ pub fn log_filter(text: &str) -> Result<String, Expected> {
 }
 
 /// A text as it may be shown: of a URL, without what stands before the host or behind the path, where
-/// people put credentials.
+/// people put credentials. Where it is not clear which is which, nothing of either.
 pub fn shown(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
     };
-    let (place, query) = match rest.split_once('?') {
-        Some((place, _)) => (place, "?…"),
-        None => (rest, ""),
-    };
-    let host = place.rsplit_once('@').map_or(place.to_owned(), |(_, host)| format!("…@{host}"));
-    format!("{scheme}://{host}{query}")
+    let query = rest.find(['?', '#']);
+    match (rest.rsplit_once('@'), query) {
+        (None, None) => text.to_owned(),
+        (None, Some(query)) => format!("{scheme}{}…", &rest[..query]),
+        (Some((_, host)), None) => format!("{scheme}…@{host}"),
+        (Some(_), Some(_)) => format!("{scheme}…"),
+    }
 }
 
 /// Bytes, with or without a binary unit.
@@ -240,7 +242,13 @@ mod tests {
     fn credentials_of_urls_are_not_shown() {
         assert_eq!(shown("info"), "info");
         assert_eq!(shown("https://x.example/otlp"), "https://x.example/otlp");
-        assert_eq!(shown("https://u:p@ss@x.example/a?key=b"), "https://…@x.example/a?…");
+        assert_eq!(shown("https://u:p@ss@x.example/a"), "https://…@x.example/a");
+        assert_eq!(shown("https://x.example/a?key=b"), "https://x.example/a…");
+        assert_eq!(shown("https://x.example/#b"), "https://x.example/…");
+        assert_eq!(shown("u:p@x.example:4318"), "…@x.example:4318");
+        for text in ["https://u:p?w@x/y", "https://x/y?to=a@b", "https://u:p#w@x"] {
+            assert_eq!(shown(text), "https://…");
+        }
     }
 
     #[test]

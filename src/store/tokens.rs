@@ -162,14 +162,18 @@ pub async fn create(
     .map(drop)
 }
 
-/// Revokes a token, in a transaction; false if there is none of that name. No other is made or revoked
-/// until it ends, so that `any` tells what is left.
-pub async fn revoke(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+/// Revokes a token, in a transaction; what it allowed, or None if there is none of that name. No other
+/// is made or revoked until it ends, so that `any` and `any_admin` tell what is left.
+pub async fn revoke(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<Scope>, sqlx::Error> {
     sqlx::query("LOCK TABLE tollgate.admin_tokens IN SHARE ROW EXCLUSIVE MODE")
         .execute(&mut *connection)
         .await?;
-    let gone = sqlx::query("DELETE FROM tollgate.admin_tokens WHERE name = $1");
-    Ok(gone.bind(name).execute(connection).await?.rows_affected() > 0)
+    let gone = sqlx::query("DELETE FROM tollgate.admin_tokens WHERE name = $1 RETURNING scope");
+    let row = gone.bind(name).fetch_optional(connection).await?;
+    row.map(|row| scope(&row, 0)).transpose()
 }
 
 /// All tokens, by name.
@@ -191,6 +195,16 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<TokenLine>, sqlx:
             })
         })
         .collect()
+}
+
+/// Whether there is a token that allows everything, and is valid.
+pub async fn any_admin(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM tollgate.admin_tokens
+                        WHERE scope = 'admin' AND coalesce(expires_at, 'infinity') > clock_timestamp())",
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// Whether there is any token.

@@ -96,8 +96,9 @@ async fn a_token_that_is_revoked_or_has_expired_ends_at_once() {
     let bearer = |request: RequestBuilder| request.bearer_auth(text_of("operate"));
     assert_eq!(whoami(&app, session).await.status, 200);
     let mut transaction = app.pool.begin().await.unwrap();
-    assert!(tokens::revoke(&mut transaction, "operate").await.unwrap());
-    assert!(!tokens::revoke(&mut transaction, "operate").await.unwrap());
+    let gone = tokens::revoke(&mut transaction, "operate").await.unwrap();
+    assert_eq!(gone, Some(Scope::Operate));
+    assert_eq!(tokens::revoke(&mut transaction, "operate").await.unwrap(), None);
     transaction.commit().await.unwrap();
     assert_eq!(whoami(&app, session).await.status, 401, "the page that was open");
     assert_eq!(whoami(&app, bearer).await.status, 401);
@@ -236,6 +237,8 @@ async fn the_first_token_shuts_nobody_out_and_the_last_lets_nobody_in() {
     let kept = revoke().await;
     assert_eq!((kept.status, kept.word().as_str()), (409, "conflict"), "{}", kept.body);
     assert_eq!(whoami(&app, |request| request).await.status, 401, "nobody is let in by that");
+    create(&app, "third", Scope::Read).await;
+    assert_eq!(revoke().await.word(), "conflict", "who looks only cannot make another");
     create(&app, "second", Scope::Admin).await;
     assert_eq!(revoke().await.status, 200);
     assert_eq!(whoami(&app, |request| request).await.status, 401);

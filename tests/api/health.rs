@@ -68,13 +68,16 @@ async fn who_knocks_during_a_long_start_is_told() {
         assert_eq!(get("/healthz").send().await.unwrap().status(), 200);
         assert_eq!(get("/readyz").send().await.unwrap().status(), 503);
         let early = deliver().await;
+        assert!(early.headers().contains_key("x-request-id"));
         let again = &early.headers()["retry-after"];
         assert_eq!((early.status().as_u16(), again), (503, &"5".parse().unwrap()));
         lock.rollback().await.unwrap();
     };
     let listen = address.to_string();
     let settings = [("listen", listen.as_str())];
-    let (app, ()) = tokio::join!(App::spawn_on(&url, &settings), knocking);
+    let knocking = tokio::time::timeout(std::time::Duration::from_mins(1), knocking);
+    let (app, knocked) = tokio::join!(App::spawn_on(&url, &settings), knocking);
+    knocked.expect("answers within a minute");
     assert_eq!(deliver().await.status(), 200);
     app.stop().await;
 }

@@ -21,6 +21,7 @@ fn the_demo_ends_in_a_summary_and_in_order() {
     let address = taken.local_addr().unwrap().to_string();
     let environment = [
         ("TOLLGATE_LISTEN", address.as_str()),
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0"),
         ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
     ];
     let sent = sample_events();
@@ -50,6 +51,7 @@ async fn the_demo_puts_aside_what_another_build_or_another_postgres_left() {
     let environment = [
         ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
         ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0"),
     ];
     let start_afresh = |because: &str| {
         // What the user named is never moved.
@@ -85,6 +87,7 @@ async fn the_demo_puts_nothing_aside_for_a_database_that_was_named() {
     let environment = [
         ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
         ("TOLLGATE_LISTEN", "127.0.0.1:0"),
+        ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0"),
     ];
     let refused = tollgate(&["demo", "--once", "--database-url", &app.database_url], &environment);
     assert!(stderr(&refused).contains("has been modified"), "{}", stderr(&refused));

@@ -103,6 +103,10 @@ async fn a_hangup_ends_it_in_good_order() {
     let data_dir = tempfile::tempdir().unwrap();
     let backing = Backing::Embedded(data_dir.path());
     let mut process = Process::start(free_address(), backing, &["--drain", "0s"]).await;
+    // The shell sends one, the kernel another.
+    process.signal(Signal::SIGHUP);
+    process.signal(Signal::SIGHUP);
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     process.signal(Signal::SIGHUP);
     assert_eq!(process.wait().await.code(), Some(0));
     assert_eq!(embedded::running(data_dir.path()).unwrap(), None);

@@ -292,12 +292,17 @@ pub async fn revoke_token(
     name: &str,
     last: Last,
 ) -> Result<(), AdminError> {
-    if !tokens::revoke(connection, plain("name", name)?).await? {
+    let Some(scope) = tokens::revoke(connection, plain("name", name)?).await? else {
         return Err(AdminError::NotFound(format!("token {name}")));
-    }
+    };
     if last == Last::Stays && !tokens::any(connection).await? {
         return Err(AdminError::Conflict(format!(
             "{name} is the last token, and without any nobody needs one: make another with the scope admin first"
+        )));
+    }
+    if last == Last::Stays && scope == Scope::Admin && !tokens::any_admin(connection).await? {
+        return Err(AdminError::Conflict(format!(
+            "{name} is the last token with the scope admin, and without any nobody could make one here: make another first"
         )));
     }
     Ok(audit::record(connection, actor, "token.revoke", name, &json!({})).await?)

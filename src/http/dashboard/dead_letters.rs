@@ -69,7 +69,7 @@ struct Chosen {
     consumer: String,
     position: Option<i64>,
     /// When the page was made, by the database's clock, in microseconds since 1970: what died after
-    /// it, nobody has seen.
+    /// it, nobody has seen. (Letters are dated when they die, and seen when that is committed.)
     seen: Option<i64>,
 }
 

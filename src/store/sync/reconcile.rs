@@ -219,7 +219,7 @@ pub async fn keep_gap(
 pub struct Standing {
     pub accounts: i64,
     /// Seconds since the account that is furthest behind was last compared to the end; 0 where nobody has
-    /// tried for a day.
+    /// tried for three days.
     pub behind_seconds: f64,
     /// What the last run of an account failed with, if one did.
     pub error: Option<String>,
@@ -232,8 +232,8 @@ pub struct Standing {
 pub async fn standing(connection: &mut PgConnection) -> Result<Option<Standing>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT count(*) AS accounts, max(error) AS error,
-                -- Where nobody has tried for a day, the key was taken away, or it was turned off.
-                CASE WHEN max(r.started_at) > clock_timestamp() - interval '1 day'
+                -- Where nobody has tried for days, the key was taken away, or it was turned off.
+                CASE WHEN max(r.started_at) > clock_timestamp() - interval '3 days'
                      THEN extract(epoch FROM clock_timestamp() - min(coalesce(r.succeeded_at, r.started_at))) END::float8 AS behind,
                 (SELECT count(*) FROM tollgate.gaps g WHERE g.found_at > clock_timestamp() - interval '1 day') AS gaps,
                 (SELECT coalesce(sum(g.late), 0)::bigint FROM tollgate.gaps g
