@@ -40,7 +40,7 @@ pub struct PgInstall {
 /// # Errors
 /// [`EmbeddedError::BadBinDir`] when `explicit` is no supported Postgres,
 /// [`EmbeddedError::NotFound`] when there is none.
-pub fn discover(explicit: Option<&Path>) -> Result<PgInstall, EmbeddedError> {
+fn discover(explicit: Option<&Path>) -> Result<PgInstall, EmbeddedError> {
     if let Some(dir) = explicit {
         return inspect(dir)
             .map_err(|problem| EmbeddedError::BadBinDir { dir: dir.to_owned(), problem });

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::postgres::PgConnectOptions;
 
-pub use discover::{PgInstall, discover};
+pub use discover::PgInstall;
 pub use error::EmbeddedError;
 pub use server::{Postgres, examine, running};
 

@@ -30,8 +30,8 @@ const ADDRESSES: usize = 10_000;
 const OF_THE_SETTINGS: &str = "admin";
 pub(super) const OF_NOBODY: &str = "local";
 
-/// What becomes of the last token, and of the last that allows everything. Where there is none, whoever reaches a loopback address may do
-/// everything: whoever held the token that was to be revoked, too.
+/// What becomes of the last token, and of the last that allows everything. Where there is none, whoever
+/// reaches a loopback address may do everything: whoever held the token that was to be revoked, too.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Last {
     Stays,
