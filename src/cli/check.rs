@@ -8,17 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::flags::SettingFlags;
 use crate::clock::Clock;
-use crate::embedded::{self, Options};
 use crate::settings::layers::{Layers, Problem};
 use crate::settings::spec;
 use crate::settings::{Settings, parse};
-use crate::startup;
 use crate::startup::Backend;
 use crate::store::StoreError;
 use crate::store::connect::{Database, Route, within};
 use crate::store::migrations;
 use crate::store::status::{self, Server};
 use crate::sync::ApiError;
+use crate::{embedded, startup};
 
 /// How long the database may take over a question.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -195,11 +194,7 @@ async fn database(database: &Database, findings: &mut Findings) {
 /// The way of the writers, if it is another one.
 async fn pooler(database: &Database, findings: &mut Findings) {
     let name = database.describe();
-    let answer = async {
-        let mut connection = database.connect().await?;
-        status::ping(&mut connection).await
-    };
-    let trouble = match tokio::time::timeout(PATIENCE, answer).await {
+    let trouble = match tokio::time::timeout(PATIENCE, status::knock(database)).await {
         Ok(Ok(())) => {
             return Findings::ok(&format!("the writers' way to it, {name}, is open"));
         }
@@ -233,12 +228,7 @@ fn judge(name: &str, server: &Server, findings: &mut Findings) {
 
 fn embedded_postgres(settings: &Settings, findings: &mut Findings) {
     let data_dir = &settings.database.data_dir;
-    let options = Options {
-        data_dir: data_dir.clone(),
-        bin_dir: settings.database.pg_bin.clone(),
-        port: settings.database.pg_port,
-    };
-    match embedded::examine(&options) {
+    match embedded::examine(&Backend::embedded(&settings.database)) {
         Ok(install) => Findings::ok(&format!(
             "embedded Postgres {} from {}, data in {}",
             install.major,

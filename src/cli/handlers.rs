@@ -79,10 +79,10 @@ struct DiscardArgs {
 }
 
 impl DiscardArgs {
-    fn which(&self) -> Discarded<'_> {
+    fn which(&self) -> Discarded {
         match self.failure {
             Some(failure) => Discarded::One(failure),
-            None => Discarded::Handler(self.name.as_deref().unwrap_or_default()),
+            None => Discarded::Handler(self.name.clone().unwrap_or_default()),
         }
     }
 }
@@ -157,7 +157,7 @@ pub async fn run(args: HandlersArgs) -> anyhow::Result<ExitCode> {
         }
         Action::Discard(args) => {
             let gone = act(&args.flags, async |connection, me| {
-                actions::discard_failures(connection, me, args.which()).await
+                actions::discard_failures(connection, me, &args.which()).await
             });
             say!("{} discarded", gone.await?);
         }

@@ -47,8 +47,8 @@ enum Action {
     Revoke {
         /// The token's name, as list shows it
         name: String,
-        /// Even if it is the last one, or the last with the scope admin: where there is none and TOLLGATE_ADMIN_TOKEN is not set either, whoever is on
-        /// that machine may do everything then
+        /// Even if it is the last one, or the last with the scope admin: where there is none, and
+        /// TOLLGATE_ADMIN_TOKEN is not set either, whoever is on that machine may do everything
         #[arg(long)]
         last: bool,
         #[command(flatten)]

@@ -62,7 +62,7 @@ impl Home {
     }
 
     pub(super) fn has_password(&self) -> bool {
-        fs::read_to_string(self.password_file()).is_ok_and(|password| !password.trim().is_empty())
+        password(&self.dir).is_some()
     }
 
     /// How to connect to the server of this directory when it listens on `port`.
@@ -95,9 +95,7 @@ impl Home {
     /// Opens the log for a server about to start; a long one is put aside first.
     pub(super) fn open_log(&self) -> Result<File, EmbeddedError> {
         let path = self.log();
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-            fs::rename(&path, path.with_extension("log.1")).map_err(io_error("rename", &path))?;
-        }
+        self.cut_log().map_err(io_error("cut short", &path))?;
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -109,7 +107,7 @@ impl Home {
         Ok(log)
     }
 
-    /// Puts a long log aside under the server that writes to it: what is written between the copy and
+    /// Puts a long log aside, also under a server that writes to it: what is written between the copy and
     /// the cut is lost. It appends, so it goes on at the beginning.
     pub(super) fn cut_log(&self) -> io::Result<()> {
         let path = self.log();
@@ -161,13 +159,19 @@ fn password_file(dir: &Path) -> PathBuf {
 
 /// The connection of the data directory `dir`; `None` without a password.
 fn connection(dir: &Path, socket_dir: PathBuf, port: u16) -> Option<Connection> {
-    let password = fs::read_to_string(password_file(dir)).ok()?.trim().to_owned();
+    let password = password(dir)?;
     let (user, database) = (NAME.to_owned(), NAME.to_owned());
-    (!password.is_empty()).then_some(Connection { socket_dir, port, user, password, database })
+    Some(Connection { socket_dir, port, user, password, database })
 }
 
-/// See [`super::examine`]: whether Postgres' user gets to the folder, and the port is to be had.
-pub(super) fn examine(data_dir: &Path, port: Option<u16>) -> Result<(), EmbeddedError> {
+fn password(dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(password_file(dir)).ok()?;
+    Some(text.trim().to_owned()).filter(|password| !password.is_empty())
+}
+
+/// See [`super::examine`]: who Postgres would run as, if they get to the folder, and the port is to be
+/// had.
+pub(super) fn examine(data_dir: &Path, port: Option<u16>) -> Result<Account, EmbeddedError> {
     let account = Account::for_cluster(&pgdata(data_dir))?;
     // What is not there yet is made below what is, for that user; our own folder is opened up.
     let below = std::path::absolute(data_dir).map_err(io_error("find", data_dir))?;
@@ -178,7 +182,7 @@ pub(super) fn examine(data_dir: &Path, port: Option<u16>) -> Result<(), Embedded
         Some(port) if running(data_dir)?.is_none_or(|it| it.port != port) && !is_free(port) => {
             Err(EmbeddedError::PortTaken { port })
         }
-        _ => Ok(()),
+        _ => Ok(account),
     }
 }
 

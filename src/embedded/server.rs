@@ -12,7 +12,6 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::account::Account;
 use super::discover::{PgInstall, discover_for};
 use super::error::{EmbeddedError, io_error};
 use super::home::{self, Home};
@@ -260,11 +259,10 @@ fn passes_by_itself(error: &EmbeddedError) -> bool {
 /// # Errors
 /// What [`Postgres::start`] would fail with.
 pub fn examine(options: &Options) -> Result<PgInstall, EmbeddedError> {
-    home::examine(&options.data_dir, options.port)?;
-    let pgdata = home::pgdata(&options.data_dir);
-    let major = cluster::major(&pgdata)?;
+    let account = home::examine(&options.data_dir, options.port)?;
+    let major = cluster::major(&home::pgdata(&options.data_dir))?;
     let install = discover_for(options.bin_dir.as_deref(), &options.data_dir, major)?;
-    Account::for_cluster(&pgdata)?.check_reach(&install.bin_dir)?;
+    account.check_reach(&install.bin_dir)?;
     Ok(install)
 }
 

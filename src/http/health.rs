@@ -9,7 +9,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use serde::Serialize;
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::Mutex;
 
 use crate::consume::tally::Tally;
@@ -76,9 +76,7 @@ impl WritersWay {
         }
         let database = self.database.clone();
         let part = timed(async move {
-            let mut connection = database.connect().await?;
-            status::ping(&mut connection).await?;
-            connection.close().await?;
+            status::knock(&database).await?;
             Ok((Status::Ok, "answers".to_owned()))
         });
         let part = part.await;

@@ -115,9 +115,8 @@ fn log_delivery<B>(
             line!(warn, "delivery", outcome = outcome.as_str(), reason = reason);
         }
         (Some(outcome), _) => match SUCCESSES.take() {
-            Some(0) => line!(info, "delivery", outcome = outcome.as_str()),
             Some(unlogged) => {
-                line!(info, "delivery", outcome = outcome.as_str(), unlogged = unlogged);
+                line!(info, "delivery", outcome = outcome.as_str(), unlogged = some(unlogged));
             }
             None => line!(debug, "delivery", outcome = outcome.as_str()),
         },
@@ -132,8 +131,8 @@ fn log_delivery<B>(
         (None, Some(error)) => {
             let (outcome, error) = (error.code(), tracing::field::display(error));
             match REFUSALS.take() {
-                Some(0) => line!(warn, "delivery refused", outcome = outcome, error = error),
                 Some(unlogged) => {
+                    let unlogged = some(unlogged);
                     line!(
                         warn,
                         "delivery refused",
@@ -155,16 +154,18 @@ fn log_request<B>(response: &ServiceResponse<B>, started: Option<&Started>) {
     let method = request.method().as_str();
     let path = &request.path()[..request.path().floor_char_boundary(PATH_SHOWN)];
     let (status, latency_ms) = (response.status().as_u16(), latency_ms(started));
-    match status {
-        400.. => match REFUSALS.take() {
-            Some(0) => tracing::warn!(status, method, path, latency_ms, "request"),
-            Some(unlogged) => {
-                tracing::warn!(status, method, path, latency_ms, unlogged, "request");
-            }
-            None => tracing::debug!(status, method, path, latency_ms, "request"),
-        },
-        _ => tracing::debug!(status, method, path, latency_ms, "request"),
+    let told = if status >= 400 { REFUSALS.take().map(some) } else { None };
+    match told {
+        Some(unlogged) => {
+            tracing::warn!(status, method, path, latency_ms, unlogged, "request");
+        }
+        None => tracing::debug!(status, method, path, latency_ms, "request"),
     }
+}
+
+/// Lines that were left out, where there were any.
+fn some(unlogged: u64) -> Option<u64> {
+    (unlogged > 0).then_some(unlogged)
 }
 
 fn latency_ms(started: Option<&Started>) -> f64 {

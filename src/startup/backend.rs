@@ -43,12 +43,7 @@ impl Backend {
         if let Some(configured) = Self::configured(settings) {
             return Ok(configured);
         }
-        let options = embedded::Options {
-            data_dir: settings.data_dir.clone(),
-            bin_dir: settings.pg_bin.clone(),
-            port: settings.pg_port,
-        };
-        let server = Arc::new(Postgres::start(&options).await?);
+        let server = Arc::new(Postgres::start(&Self::embedded(settings)).await?);
         let database = Database::new(server.connection().options(), Route::Direct);
         let stop = CancellationToken::new();
         let supervisor = {
@@ -74,6 +69,15 @@ impl Backend {
         };
         let database = Database::new(connection.options(), Route::Direct);
         Ok(Self { direct: database.clone(), database, embedded: None })
+    }
+
+    /// How the embedded server would be run.
+    pub fn embedded(settings: &DatabaseSettings) -> embedded::Options {
+        embedded::Options {
+            data_dir: settings.data_dir.clone(),
+            bin_dir: settings.pg_bin.clone(),
+            port: settings.pg_port,
+        }
     }
 
     /// The database of `DATABASE_URL`, if that is set.

@@ -206,13 +206,10 @@ pub async fn retry(
 
 /// Forgets failures of handlers: one, or all of a handler's, which may be registered no more. Returns
 /// how many. Those of billing tables stay: what is missing in a table must not look well.
-pub async fn discard(
-    connection: &mut PgConnection,
-    which: Discarded<'_>,
-) -> Result<u64, sqlx::Error> {
+pub async fn discard(connection: &mut PgConnection, which: &Discarded) -> Result<u64, sqlx::Error> {
     let (failure, handler) = match which {
-        Discarded::One(failure) => (Some(failure), None),
-        Discarded::Handler(name) => (None, Some(name)),
+        Discarded::One(failure) => (Some(*failure), None),
+        Discarded::Handler(name) => (None, Some(name.as_str())),
     };
     let done = sqlx::query(
         "DELETE FROM tollgate.failures WHERE stage = 'handler' AND (failure = $1 OR handler = $2)",
@@ -221,9 +218,9 @@ pub async fn discard(
 }
 
 /// Failures to forget.
-#[derive(Clone, Copy, Debug)]
-pub enum Discarded<'a> {
+#[derive(Clone, Debug)]
+pub enum Discarded {
     One(i64),
     /// All of the handler of this name.
-    Handler(&'a str),
+    Handler(String),
 }

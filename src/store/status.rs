@@ -1,14 +1,22 @@
 //! Questions about the database as a whole: is it there, is it safe, what is in it.
 //! Judges nothing: health and `check` turn the answers into advice.
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{Connection, PgConnection, PgPool, Row};
 
 use super::StoreError;
+use super::connect::Database;
 
 /// Answers if the database does.
 pub async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("SELECT 1").execute(connection).await?;
     Ok(())
+}
+
+/// Connects, and answers if the database does.
+pub async fn knock(database: &Database) -> Result<(), sqlx::Error> {
+    let mut connection = database.connect().await?;
+    ping(&mut connection).await?;
+    connection.close().await
 }
 
 /// What `check` and start-up need to know about the server.

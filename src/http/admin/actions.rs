@@ -211,7 +211,7 @@ pub async fn retry_failures(
 pub async fn discard_failures(
     connection: &mut PgConnection,
     actor: &str,
-    which: Discarded<'_>,
+    which: &Discarded,
 ) -> Result<u64, AdminError> {
     let subject = match which {
         Discarded::One(failure) => format!("failure {failure}"),

@@ -234,7 +234,7 @@ async fn object(visit: Visit, id: Path<String>) -> Result<HttpResponse, AdminErr
                 .await
                 .map_err(AdminError::from)?,
             // The log has dropped them, say.
-            None => objects::find_anywhere(connection, &wanted).await.map_err(AdminError::from)?,
+            None => objects::find_anywhere(connection, &wanted).await?,
         };
         Ok((rows, page))
     };

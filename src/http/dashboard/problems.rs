@@ -122,7 +122,7 @@ async fn discard(
     form: Form<One>,
 ) -> Result<HttpResponse, AdminError> {
     let done = admin.transact(async move |connection| {
-        actions::discard_failures(connection, &who.name, Discarded::One(form.failure)).await
+        actions::discard_failures(connection, &who.name, &Discarded::One(form.failure)).await
     });
     page::outcome(FAILURES, done.await, |_| "The failure is forgotten".to_owned())
 }

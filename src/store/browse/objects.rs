@@ -64,10 +64,19 @@ pub async fn find(
             "there is no such billing table; there are: {tables}"
         )));
     }
+    super::steer(connection).await?;
+    Ok(rows_of(connection, table, id).await?)
+}
+
+/// The same, where the table is known to be there, and the planner steered.
+async fn rows_of(
+    connection: &mut PgConnection,
+    table: &str,
+    id: &str,
+) -> Result<Vec<BillingObject>, sqlx::Error> {
     if id.contains('\0') {
         return Ok(Vec::new());
     }
-    super::steer(connection).await?;
     // Accounts come first in the tables' keys, and the log knows which have it; or nobody, if it has
     // dropped their events. Then all are looked through, one step of the index for each.
     let sql = format!(
@@ -107,20 +116,21 @@ pub async fn find(
             object: RawValue::from_string(object).unwrap_or_default(),
         })
     };
-    Ok(rows.iter().map(object).collect::<Result<_, sqlx::Error>>()?)
+    rows.iter().map(object).collect()
 }
 
 /// The objects of this id in all tables: for ids of which no event tells the table.
 ///
 /// # Errors
-/// As of [`find`].
+/// If the database fails.
 pub async fn find_anywhere(
     connection: &mut PgConnection,
     id: &str,
-) -> Result<Vec<BillingObject>, BrowseError> {
+) -> Result<Vec<BillingObject>, sqlx::Error> {
     let mut found = Vec::new();
+    super::steer(connection).await?;
     for table in tables(connection).await? {
-        found.extend(find(connection, &table, id).await?);
+        found.extend(rows_of(connection, &table, id).await?);
     }
     Ok(found)
 }

@@ -172,7 +172,7 @@ async fn retry(
     let done = admin.transact(async move |connection| {
         actions::retry_failures(connection, &who, failure, handler.as_deref()).await
     });
-    Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
+    Ok(counted(done.await?))
 }
 
 /// Forget a failure of a handler; the event stays in the log. Needs the scope `admin`.
@@ -184,11 +184,7 @@ pub async fn discard_failure(
     admin: Data<Admin>,
     failure: Path<i64>,
 ) -> Result<Json<Count>, AdminError> {
-    let done = admin.transact(async move |connection| {
-        let which = Discarded::One(failure.into_inner());
-        actions::discard_failures(connection, &who.name, which).await
-    });
-    Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
+    discard(&admin, who.name, Discarded::One(failure.into_inner())).await
 }
 
 /// Which failures to forget.
@@ -208,10 +204,18 @@ pub async fn discard_failures(
     payload: Payload,
 ) -> Result<Json<Count>, AdminError> {
     let DiscardFailures { handler } = body(payload).await?;
+    discard(&admin, who.name, Discarded::Handler(handler)).await
+}
+
+async fn discard(admin: &Admin, who: String, which: Discarded) -> Result<Json<Count>, AdminError> {
     let done = admin.transact(async move |connection| {
-        actions::discard_failures(connection, &who.name, Discarded::Handler(&handler)).await
+        actions::discard_failures(connection, &who, &which).await
     });
-    Ok(Json(Count { count: i64::try_from(done.await?).unwrap_or(i64::MAX) }))
+    Ok(counted(done.await?))
+}
+
+fn counted(done: u64) -> Json<Count> {
+    Json(Count { count: i64::try_from(done).unwrap_or(i64::MAX) })
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
